@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SOURCES = pyproject.toml setup.py MANIFEST.in README.md LICENSE \
+	$(wildcard src/fastlayers/*.pyx src/fastlayers/_[!c]*.c src/fastlayers/*.h)
+
+.PHONY: test lint bench demo clean
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest $(PYTESTFLAGS)
+
+lint: $(VENV)/.ready-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
+	$(BIN)/stubtest --allowlist .ci/stubtest-allowlist.txt fastlayers._core
+
+# make bench BENCHFLAGS='--closure graph.json' for a real closure; docs/benchmarks.md says more.
+bench: $(VENV)/.ready
+	$(BIN)/python bench/table.py $(BENCHFLAGS)
+
+# Everything in a virtual environment of its own; made anew when what it is made of changes.
+$(VENV)/.ready: $(SOURCES)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --group test --editable .
+	touch $@
+
+$(VENV)/.ready-lint: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --group lint
+	touch $@
+
+# A virtual environment, and an image of it. The package is installed as its users have it, not as a link to here.
+DEMO = .demo
+IMAGE = fastlayers-demo:1
+
+demo: $(DEMO)/.ready
+	$(DEMO)/venv/bin/fastlayers build venv:$(DEMO)/venv --to docker-archive:$(DEMO)/fastlayers-demo.tar:$(IMAGE) \
+		--cmd 'python -c "import numpy; print(numpy.__version__)"'
+	@echo
+	@echo 'The image is in $(DEMO)/fastlayers-demo.tar; it prints the version of its numpy:'
+	@echo '  docker load -i $(DEMO)/fastlayers-demo.tar && docker run --rm $(IMAGE)'
+	@echo '  podman load -i $(DEMO)/fastlayers-demo.tar && podman run --rm $(IMAGE)'
+
+$(DEMO)/.ready: $(SOURCES) $(shell find src/fastlayers -name '*.py' -o -name '*.pyi')
+	$(PYTHON) -m venv --clear $(DEMO)/venv
+	$(DEMO)/venv/bin/python -m pip install --quiet .
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist src/fastlayers.egg-info src/fastlayers/_core.c src/fastlayers/_core.*.so

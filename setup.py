@@ -1,0 +1,42 @@
+"""The extension modules; everything else is in pyproject.toml.
+
+FASTLAYERS_DEBUG=1     bounds checks and C asserts on, no optimisation
+FASTLAYERS_SANITIZE=1  address and undefined-behaviour sanitizers (run Python with libasan preloaded)
+"""
+
+import os
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+debug = os.environ.get("FASTLAYERS_DEBUG") == "1"
+sanitize = os.environ.get("FASTLAYERS_SANITIZE") == "1"
+
+flags = ["-std=gnu11", "-Wall", "-Wextra"]
+flags += ["-O0", "-g", "-UNDEBUG"] if debug else ["-O3", "-DNDEBUG"]
+links = []
+if sanitize:
+    flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
+    links += ["-fsanitize=address,undefined"]
+
+topics = ["graph", "names", "header", "tar"]
+core = Extension(
+    "fastlayers._core",
+    ["src/fastlayers/_core.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics)],
+    depends=[f"src/fastlayers/_{topic}.h" for topic in topics],
+    extra_compile_args=flags,
+    extra_link_args=links,
+)
+
+setup(
+    ext_modules=cythonize(
+        [core],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": debug,
+            "wraparound": False,
+            "initializedcheck": debug,
+            "embedsignature": True,
+        },
+    )
+)

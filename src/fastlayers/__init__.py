@@ -1,0 +1,107 @@
+"""Turn package closures into layered, reproducible container images.
+
+    closure = fastlayers.read_closure("graph.json")
+    destination = fastlayers.parse_destination("oci:image", fastlayers.ImageName("app", "1"))
+    made = fastlayers.build_image(closure, [destination])
+
+Everything is imported when it is first used: a program that only plans never loads what builds.
+"""
+
+TYPE_CHECKING = False  # importing it from typing takes as long as the rest of --version
+if TYPE_CHECKING:
+    from .base import BaseImage, read_base
+    from .build import BuildResult, BuiltLayer, build_image
+    from .closure import Closure, unite
+    from .compression import Codec
+    from .destinations import Destination, parse_destination
+    from .errors import (
+        ClosureError,
+        ConfigError,
+        DestinationError,
+        FastlayersError,
+        ImageError,
+        LayerError,
+        PlanError,
+    )
+    from .image import Image, ImageName, Settings, read_config
+    from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
+    from .layering.plan import LayerPlan, plan_layers, read_plan
+    from .popularity import Popularity, order_by_popularity
+    from .sources import read_closure
+    from .stream import stream_image
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "base": ("BaseImage", "read_base"),
+    "build": ("BuildResult", "BuiltLayer", "build_image"),
+    "closure": ("Closure", "unite"),
+    "compression": ("Codec",),
+    "destinations": ("Destination", "parse_destination"),
+    "errors": (
+        "ClosureError",
+        "ConfigError",
+        "DestinationError",
+        "FastlayersError",
+        "ImageError",
+        "LayerError",
+        "PlanError",
+    ),
+    "image": ("Image", "ImageName", "Settings", "read_config"),
+    "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
+    "layering.plan": ("LayerPlan", "plan_layers", "read_plan"),
+    "popularity": ("Popularity", "order_by_popularity"),
+    "sources": ("read_closure",),
+    "stream": ("stream_image",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "BaseImage",
+    "BuildResult",
+    "BuiltLayer",
+    "Closure",
+    "ClosureError",
+    "Codec",
+    "ConfigError",
+    "Destination",
+    "DestinationError",
+    "FastlayersError",
+    "Image",
+    "ImageError",
+    "ImageName",
+    "LayerDescriptor",
+    "LayerError",
+    "LayerPlan",
+    "LayerRecipe",
+    "LayerTask",
+    "PlanError",
+    "Popularity",
+    "Profile",
+    "Settings",
+    "build_image",
+    "make_layer",
+    "order_by_popularity",
+    "parse_destination",
+    "plan_layers",
+    "read_base",
+    "read_closure",
+    "read_config",
+    "read_plan",
+    "stream_image",
+    "unite",
+]
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    try:
+        home = _HOME_OF[name]
+    except KeyError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+    return getattr(import_module(f".{home}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

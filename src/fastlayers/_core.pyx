@@ -1,0 +1,474 @@
+# The one native door: graph kernels and the tar writer. Python decides, C loops.
+
+cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.exc cimport PyErr_CheckSignals
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+
+import os
+
+from .errors import LayerError
+
+# --- graph kernels ----------------------------------------------------------------------------------------------------
+
+cdef extern from "_graph.h" nogil:
+    cdef enum graph_status:
+        GRAPH_OK
+        GRAPH_NO_MEMORY
+        GRAPH_BAD_INDPTR
+        GRAPH_BAD_INDEX
+        GRAPH_BAD_ORDER
+        GRAPH_OVERFLOW
+
+    int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int32_t *indices) noexcept
+    int graph_topological_order(int64_t n, const int64_t *indptr, const int32_t *indices, int32_t *order,
+                                int64_t *count) noexcept
+    int graph_path_counts(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order,
+                          int64_t limbs, uint64_t *paths) noexcept
+    int graph_popularity(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order,
+                         int64_t limbs, const uint64_t *paths, uint64_t *counts) noexcept
+
+
+cdef extern from "_names.h" nogil:
+    cdef enum names_status:
+        NAMES_OK
+        NAMES_NO_MEMORY
+        NAMES_NOT_PLAIN
+
+    int names_resolve(int64_t n, const char *names, int64_t names_size, const char *const *lists, const int64_t *sizes,
+                      int64_t *lengths, int32_t *positions, int64_t capacity) noexcept
+
+
+cdef int _raise_graph_status(int status) except -1:
+    if status == GRAPH_NO_MEMORY:
+        raise MemoryError("no memory for the graph kernels")
+    if status == GRAPH_BAD_INDPTR:
+        raise ValueError("indptr must start at 0, never fall and end at the number of indices")
+    if status == GRAPH_BAD_INDEX:
+        raise ValueError("an index is not in [0, n)")
+    if status == GRAPH_BAD_ORDER:
+        raise ValueError("order is not a topological order of all nodes")
+    if status == GRAPH_OVERFLOW:
+        raise OverflowError("the limbs are too few")
+    return 0
+
+
+cdef int _check_graph(const int64_t[::1] indptr, const int32_t[::1] indices, const int32_t[::1] order) except -1:
+    cdef int64_t n = order.shape[0], references = indices.shape[0]
+    if n > 0x7fffffff:
+        raise ValueError("more than 2^31 - 1 nodes")
+    if indptr.shape[0] != n + 1:
+        raise ValueError("indptr must have one item more than there are nodes")
+    cdef int status
+    cdef const int64_t *pointers = &indptr[0]
+    cdef const int32_t *columns = &indices[0] if references else NULL
+    with nogil:
+        status = graph_check(n, references, pointers, columns)
+    return _raise_graph_status(status)
+
+
+cdef int _check_limbs(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t limbs) except -1:
+    if rows != n or limbs < 1:
+        raise ValueError("counts must have a row for each node and at least one limb")
+    return 0
+
+
+def topological_order(const int64_t[::1] indptr, const int32_t[::1] indices, int32_t[::1] order):
+    """Put the nodes of a graph in an order in which referrers come before their references.
+
+    Kahn's algorithm from the nodes without references up, with a stack; the same graph always gives the same order,
+    one in which the referrers of a node tend to stand together.
+
+    Args:
+        indptr: int64, shape (n + 1,).
+        indices: int32, shape (number of references,).
+        order: int32, shape (n,), written.
+
+    Returns:
+        How many nodes were put in order: n, or fewer when there is a cycle. Then ``order[:returned]`` are the nodes
+        that reach no cycle, in topological order, and the rest of ``order`` is without meaning.
+
+    Raises:
+        ValueError: the shapes do not fit, indptr is not monotone, or an index is out of range.
+        MemoryError: 16 bytes a node and 4 a reference cannot be had.
+    """
+    _check_graph(indptr, indices, order)
+    cdef int64_t n = order.shape[0], count = 0
+    cdef int status
+    if n == 0:
+        return 0
+    cdef const int64_t *pointers = &indptr[0]
+    cdef const int32_t *columns = &indices[0] if indices.shape[0] else NULL
+    cdef int32_t *out = &order[0]
+    with nogil:
+        status = graph_topological_order(n, pointers, columns, out, &count)
+    _raise_graph_status(status)
+    return count
+
+
+def path_counts(
+    const int64_t[::1] indptr,
+    const int32_t[::1] indices,
+    const int32_t[::1] order,
+    uint64_t[:, ::1] paths,
+):
+    """Count the paths that lead to each node: 1 for a node without referrers, else the sum over its referrers.
+
+    Args:
+        indptr: int64, shape (n + 1,).
+        indices: int32, shape (number of references,).
+        order: int32, shape (n,), a topological order.
+        paths: uint64, shape (n, limbs), written: a row is a number, the least significant limb first.
+
+    Returns:
+        Whether the limbs suffice: for each count and for their sum, so for each popularity too.
+
+    Raises:
+        ValueError: the shapes do not fit, the graph is malformed, or order is no topological order of it.
+        MemoryError: 2 bytes a node cannot be had.
+    """
+    _check_graph(indptr, indices, order)
+    cdef int64_t n = order.shape[0], limbs = paths.shape[1]
+    cdef int status
+    _check_limbs(n, paths.shape[0], limbs)
+    if n == 0:
+        return True
+    cdef const int64_t *pointers = &indptr[0]
+    cdef const int32_t *columns = &indices[0] if indices.shape[0] else NULL
+    cdef const int32_t *ordered = &order[0]
+    cdef uint64_t *out = &paths[0, 0]
+    with nogil:
+        status = graph_path_counts(n, pointers, columns, ordered, limbs, out)
+    if status == GRAPH_OVERFLOW:
+        return False
+    _raise_graph_status(status)
+    return True
+
+
+def popularity(
+    const int64_t[::1] indptr,
+    const int32_t[::1] indices,
+    const int32_t[::1] order,
+    const uint64_t[:, ::1] paths,
+    uint64_t[:, ::1] counts,
+):
+    """For each node, sum the path counts of its ancestors and itself.
+
+    Blocks of 512 nodes send a bit each forward along the references, in topological order; the path counts of the bits
+    that arrive are looked up byte by byte.
+
+    Args:
+        indptr: int64, shape (n + 1,).
+        indices: int32, shape (number of references,).
+        order: int32, shape (n,), a topological order.
+        paths: uint64, shape (n, limbs), as ``path_counts`` wrote them when it returned True.
+        counts: uint64, shape (n, limbs), written: a row is a number, the least significant limb first.
+
+    Raises:
+        ValueError: the shapes do not fit, the graph is malformed, or order is no topological order of it.
+        MemoryError: 77 bytes a node and 4 a reference cannot be had.
+    """
+    _check_graph(indptr, indices, order)
+    cdef int64_t n = order.shape[0], limbs = paths.shape[1]
+    cdef int status
+    _check_limbs(n, paths.shape[0], limbs)
+    _check_limbs(n, counts.shape[0], counts.shape[1])
+    if counts.shape[1] != limbs:
+        raise ValueError("paths and counts must have the same number of limbs")
+    if n == 0:
+        return
+    cdef const int64_t *pointers = &indptr[0]
+    cdef const int32_t *columns = &indices[0] if indices.shape[0] else NULL
+    cdef const int32_t *ordered = &order[0]
+    cdef const uint64_t *weights = &paths[0, 0]
+    cdef uint64_t *out = &counts[0, 0]
+    with nogil:
+        status = graph_popularity(n, pointers, columns, ordered, limbs, weights, out)
+    _raise_graph_status(status)
+
+
+def resolve_names(const uint8_t[::1] names, list lists, int64_t[::1] lengths, int32_t[::1] positions):
+    """Turn JSON lists of names into numbers.
+
+    Args:
+        names: n names in UTF-8, a quotation mark after each.
+        lists: n read-only buffers, each a JSON list of strings.
+        lengths: int64, shape (n,), written: how many strings each list has.
+        positions: int32, written from its start: which names the strings are, list after list.
+
+    Returns:
+        Whether it could be done. It could not when there is anything out of the ordinary: an escape, a string that is
+        none of the names, a name given twice, a list of something else, or more strings than ``positions`` holds.
+
+    Raises:
+        ValueError: there are not n lists, one may be written to, or n is more than 2^31 - 1.
+        MemoryError: 56 bytes a name cannot be had.
+    """
+    cdef int64_t n = lengths.shape[0], capacity = positions.shape[0], names_size = names.shape[0], i
+    cdef int status
+    cdef Py_buffer view
+    if n > 0x7fffffff:
+        raise ValueError("more than 2^31 - 1 names")
+    if len(lists) != n:
+        raise ValueError("lists and lengths must have the same length")
+    if n == 0 or names_size == 0 or capacity == 0:
+        return False
+    cdef const char *strings = <const char *>&names[0]
+    cdef int64_t *out = &lengths[0]
+    cdef int32_t *numbers = &positions[0]
+    cdef const char **starts = <const char **>malloc(n * sizeof(char *))
+    cdef int64_t *sizes = <int64_t *>malloc(n * sizeof(int64_t))
+    cdef list held = lists.copy()  # keeps the buffers where they are while the GIL is gone
+    try:
+        if starts == NULL or sizes == NULL:
+            raise MemoryError("no memory for a table of names")
+        for i in range(n):
+            PyObject_GetBuffer(held[i], &view, PyBUF_SIMPLE)
+            starts[i] = <const char *>view.buf
+            sizes[i] = view.len
+            status = view.readonly
+            PyBuffer_Release(&view)
+            if not status:
+                raise ValueError("a list is in a buffer that may be written to")
+        with nogil:
+            status = names_resolve(n, strings, names_size, starts, sizes, out, numbers, capacity)
+    finally:
+        free(starts)
+        free(sizes)
+    if status == NAMES_NO_MEMORY:
+        raise MemoryError("no memory for a table of names")
+    return status == NAMES_OK
+
+# --- tar writer -------------------------------------------------------------------------------------------------------
+
+
+cdef extern from "_tar.h" nogil:
+    enum fl_status:
+        FL_OK, FL_NO_MEMORY, FL_SYSTEM, FL_KIND, FL_WHITEOUT, FL_CHANGED, FL_SHRUNK, FL_GREW, FL_OUTPUT, FL_SIGNAL
+    struct fl_place:
+        char *path
+        int error
+    struct fl_profile:
+        int64_t uid, gid, mtime
+        const char *uname
+        const char *gname
+        const char *root
+        int whiteouts
+    struct fl_layer:
+        pass
+    struct fl_stream:
+        pass
+    fl_layer *fl_layer_new(const fl_profile *)
+    void fl_layer_free(fl_layer *)
+    fl_status fl_add_directory(fl_layer *, const char *, uint32_t, fl_place *)
+    fl_status fl_add_file(fl_layer *, const char *, uint32_t, const char *, size_t, fl_place *)
+    fl_status fl_add_symlink(fl_layer *, const char *, const char *, fl_place *)
+    fl_status fl_add_path(fl_layer *, const char *, fl_place *)
+    fl_status fl_add_tree(fl_layer *, const char *, fl_place *)
+    uint64_t fl_layer_size(const fl_layer *)
+    uint64_t fl_layer_entries(const fl_layer *)
+    uint64_t fl_layer_fingerprint(const fl_layer *)
+    fl_stream *fl_stream_new(const fl_layer *)
+    void fl_stream_free(fl_stream *)
+    fl_status fl_stream_read(fl_stream *, char *, size_t, size_t *, fl_place *)
+    fl_status fl_stream_write(fl_stream *, int, size_t, int, size_t *, fl_place *)
+
+
+cdef int _check_tar(fl_status status, fl_place *place) except -1:
+    """Turn a status of the tar writer into an exception."""
+    if status == FL_OK:
+        return 0
+    path = "" if place.path == NULL else os.fsdecode(<bytes> place.path)
+    free(place.path)
+    place.path = NULL
+    if status == FL_NO_MEMORY:
+        raise MemoryError
+    if status == FL_OUTPUT:
+        raise OSError(place.error, os.strerror(place.error))
+    raise LayerError(f"{path}: " + {
+        FL_SYSTEM: os.strerror(place.error),
+        FL_KIND: "a socket, device or pipe cannot go into a layer",
+        FL_WHITEOUT: "a name that starts with .wh. would delete a file in an image",
+        FL_CHANGED: "changed while it was read",
+        FL_SHRUNK: "shrank while it was read",
+        FL_GREW: "grew while it was read",
+    }[status])
+
+
+cdef bytes _c_string(text):
+    """The bytes of a path or name; ValueError where one is a zero."""
+    cdef bytes data = os.fsencode(text)
+    if 0 in data:
+        raise ValueError(f"{text!r}: a zero byte in a name")
+    return data
+
+
+@cython.final
+cdef class TarLayer:
+    """A layer whose entries are known: its exact size, and streams of its bytes.
+
+    Entries are added in the order of the archive; adding one looks at what is on disk (no file is opened). A layer that
+    has been opened, or to which one could not be added, is finished. A layer and each of its streams are for one thread
+    at a time.
+
+    Args:
+        uid, gid, mtime: int64; of every entry.
+        uname, gname: of every entry.
+        root: the folder below which the files are, "" for none: "/nix/store/x" is read from root + "/nix/store/x".
+        whiteouts: let names through that start with ".wh.".
+
+    Raises:
+        LayerError: what is on disk cannot go into a layer; the message names the path.
+        OverflowError, ValueError: a number or a name that no header can hold.
+    """
+
+    cdef fl_layer *layer
+    cdef bint opened
+
+    def __cinit__(
+        self, *, int64_t uid, int64_t gid, str uname, str gname, int64_t mtime, str root="", bint whiteouts=False
+    ):
+        cdef bytes owner = _c_string(uname), group = _c_string(gname), folder = _c_string(root)
+        cdef fl_profile profile = fl_profile(uid, gid, mtime, owner, group, folder, whiteouts)
+        self.layer = fl_layer_new(&profile)
+        if self.layer == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        fl_layer_free(self.layer)
+
+    cdef bytes _new_path(self, path):
+        if self.opened:
+            raise ValueError("the layer has been opened")
+        cdef bytes data = _c_string(path)
+        if not data.startswith(b"/") or data.endswith(b"/"):
+            raise ValueError(f"{path!r}: not an absolute path without a slash at its end")
+        return data
+
+    cdef int added(self, fl_status status, fl_place *place) except -1:
+        if status != FL_OK:
+            self.opened = True  # the table of entries ends in the middle of one
+        return _check_tar(status, place)
+
+    def add_directory(self, path, uint32_t mode=0o755):
+        """Add a directory that is made for the image."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path)
+        self.added(fl_add_directory(self.layer, name, mode, &place), &place)
+
+    def add_file(self, path, bytes data, uint32_t mode=0o644):
+        """Add a file that is made for the image."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path)
+        self.added(fl_add_file(self.layer, name, mode, data, len(data), &place), &place)
+
+    def add_symlink(self, path, target):
+        """Add a symlink that is made for the image."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path), to = _c_string(target)
+        self.added(fl_add_symlink(self.layer, name, to, &place), &place)
+
+    def add_path(self, path):
+        """Add the file, symlink or directory at a path, alone: mode 0755 if its owner may execute it, else 0644."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path)
+        self.added(fl_add_path(self.layer, name, &place), &place)
+
+    def add_tree(self, path):
+        """Add a path and all below it, sorted as nixpkgs sorts: by lists of path components, each by code point."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path)
+        cdef const char *text = name
+        cdef fl_status status
+        with nogil:
+            status = fl_add_tree(self.layer, text, &place)
+        self.added(status, &place)
+
+    @property
+    def size(self):
+        """Bytes of the whole archive."""
+        return fl_layer_size(self.layer)
+
+    @property
+    def fingerprint(self):
+        """64 bits that differ when an entry differs in path, kind, mode, size, mtime or inode."""
+        return fl_layer_fingerprint(self.layer)
+
+    def __len__(self):
+        """The number of entries."""
+        return fl_layer_entries(self.layer)
+
+    def open(self):
+        """A new stream of the layer's bytes, from the start: the same bytes every time, or an error."""
+        self.opened = True
+        return TarStream(self)
+
+
+@cython.final
+cdef class TarStream:
+    """The bytes of a :class:`TarLayer`; files are opened one at a time, when their bytes are asked for."""
+
+    cdef fl_stream *stream
+    cdef TarLayer layer
+    cdef bint broken
+
+    def __cinit__(self, TarLayer layer not None):
+        self.layer = layer
+        self.stream = fl_stream_new(layer.layer)
+        if self.stream == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        fl_stream_free(self.stream)
+
+    def readinto(self, unsigned char[::1] buffer not None):
+        """Fill a writable buffer and give the number of bytes: less than its length at the end of the archive alone.
+
+        Raises:
+            LayerError: a file cannot be read, or is not what it was when the layer was measured. The stream is broken
+                then, and says so when it is read again.
+        """
+        cdef size_t got = 0, size = <size_t> buffer.shape[0]
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef fl_status status
+        if self.broken:
+            raise ValueError("the stream is broken")
+        if size == 0:
+            return 0
+        cdef char *start = <char *> &buffer[0]
+        with nogil:
+            status = fl_stream_read(self.stream, start, size, &got, &place)
+        if status != FL_OK:
+            self.broken = True
+            _check_tar(status, &place)
+        return got
+
+    def write_to(self, int fd, *, bint splice=False):
+        """Write the rest of the archive to a file descriptor and give the number of bytes.
+
+        Args:
+            fd: a blocking file descriptor.
+            splice: let pages of large files go into a pipe without being copied. They are read when the other end reads
+                them, so this is for files that never change, such as those in a Nix store.
+
+        Raises:
+            LayerError: as in :meth:`readinto`.
+            OSError: the output cannot be written.
+        """
+        cdef size_t got = 1
+        cdef uint64_t total = 0
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef fl_status status = FL_OK
+        if self.broken:
+            raise ValueError("the stream is broken")
+        self.broken = True  # until it ends well
+        while got or status == FL_SIGNAL:
+            with nogil:
+                status = fl_stream_write(self.stream, fd, 16 << 20, splice, &got, &place)
+            total += got
+            PyErr_CheckSignals()
+            if status != FL_SIGNAL:
+                _check_tar(status, &place)
+        self.broken = False
+        return total

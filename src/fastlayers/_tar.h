@@ -1,0 +1,68 @@
+/* The tar writer: a layer is measured first (every entry, no file opened), then read as a stream.
+ *
+ * Plain C, no Python.h. The bytes are those of CPython's tarfile in PAX_FORMAT as nixpkgs' stream_layered_image.py
+ * uses it (docs/formats.md). Every function that can fail gives an enum fl_status; the place is left in a struct
+ * fl_place of the caller's.
+ */
+#ifndef FASTLAYERS_TAR_H
+#define FASTLAYERS_TAR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum fl_status {
+    FL_OK = 0,
+    FL_NO_MEMORY,
+    FL_SYSTEM,    /* a system call failed: errno is in the place */
+    FL_KIND,      /* a socket, a device or a pipe */
+    FL_WHITEOUT,  /* a name that starts with .wh. */
+    FL_CHANGED,   /* a file is not what it was when the layer was measured */
+    FL_SHRUNK,    /* a file ended early */
+    FL_GREW,      /* a file has more bytes than it had */
+    FL_OUTPUT,    /* the output cannot be written: errno is in the place */
+    FL_SIGNAL,    /* a signal came: to be called again */
+};
+
+/* Where something went wrong. */
+struct fl_place {
+    char *path;   /* malloc'ed, owned by the caller */
+    int error;    /* errno, or 0 */
+};
+
+/* What every entry of a layer has in common. */
+struct fl_profile {
+    int64_t uid, gid, mtime;
+    const char *uname, *gname;  /* copied */
+    const char *root;           /* the folder below which the files are, "" for none; copied */
+    int whiteouts;              /* whether names that start with .wh. are let through */
+};
+
+struct fl_layer;
+struct fl_stream;
+
+struct fl_layer *fl_layer_new(const struct fl_profile *profile);
+void fl_layer_free(struct fl_layer *layer);
+
+/* Entries in the order of the archive. Paths are absolute, without a slash at the end. */
+enum fl_status fl_add_directory(struct fl_layer *, const char *path, uint32_t mode, struct fl_place *);
+enum fl_status fl_add_file(struct fl_layer *, const char *path, uint32_t mode, const char *data, size_t size, struct fl_place *);
+enum fl_status fl_add_symlink(struct fl_layer *, const char *path, const char *target, struct fl_place *);
+/* What is on disk at root + path: itself alone, with mode 0755 or 0644, so that a umask decides nothing; or with
+ * everything below, sorted and with the modes as nixpkgs has them. */
+enum fl_status fl_add_path(struct fl_layer *, const char *path, struct fl_place *);
+enum fl_status fl_add_tree(struct fl_layer *, const char *path, struct fl_place *);
+
+uint64_t fl_layer_size(const struct fl_layer *);         /* bytes of the whole archive */
+uint64_t fl_layer_entries(const struct fl_layer *);
+uint64_t fl_layer_fingerprint(const struct fl_layer *);  /* of every entry: path, kind, mode, size, mtime, inode */
+
+/* A stream reads its layer, which must live as long and stay as it is. */
+struct fl_stream *fl_stream_new(const struct fl_layer *);
+void fl_stream_free(struct fl_stream *);
+/* Fills the buffer; *got is less than size at the end of the archive alone. */
+enum fl_status fl_stream_read(struct fl_stream *, char *buffer, size_t size, size_t *got, struct fl_place *);
+/* Writes to a descriptor, about `most` bytes; *got is 0 at the end of the archive alone, or when a signal came first. With
+ * `splice` large files go into a pipe without being copied, where the kernel can: only for files that never change. */
+enum fl_status fl_stream_write(struct fl_stream *, int fd, size_t most, int splice, size_t *got, struct fl_place *);
+
+#endif

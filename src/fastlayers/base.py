@@ -1,0 +1,288 @@
+"""Base images on this machine: docker archives, OCI layouts and OCI archives."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from lzma import LZMAError
+from typing import IO, Any
+
+import msgspec
+
+from .digest import BLOCK
+from .errors import ImageError
+
+__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "read_base"]
+
+NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
+_SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}  # by the first bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A layer of a base image, as it is stored.
+
+    Attributes:
+        digest: of the stored bytes.
+        size: bytes that are stored.
+        diff_id: of the uncompressed tar, as the base's config says.
+        media_type_suffix: ``""``, ``"+gzip"`` or ``"+zstd"``.
+        open: gives the stored bytes, from the start, each time.
+        place: for errors.
+    """
+
+    digest: str
+    size: int
+    diff_id: str
+    media_type_suffix: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
+    place: str
+
+    def copy(self, write: Callable[[memoryview], object]) -> None:
+        """Write the stored bytes, and see that they are what the digest says.
+
+        Raises:
+            ImageError: they are not.
+        """
+        digest, size = hashlib.sha256(), 0
+        for block in self._blocks():
+            digest.update(block)
+            size += block.nbytes
+            write(block)
+        if size != self.size or "sha256:" + digest.hexdigest() != self.digest:
+            raise ImageError(f"{self.place}: its bytes are not those of {self.digest}")
+
+    def _blocks(self) -> Iterator[memoryview]:
+        buffer = memoryview(bytearray(BLOCK))
+        try:
+            with self.open() as source:
+                while got := source.readinto(buffer):  # type: ignore[attr-defined]
+                    yield buffer[:got]
+        except OSError as error:
+            raise ImageError(f"{self.place}: {error.strerror or error}") from None
+        except NO_ARCHIVE as error:
+            raise ImageError(f"{self.place}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An image to build on.
+
+    Attributes:
+        layers: bottom first.
+        config: its config object.
+        history: its history.
+        architecture, variant: of its platform.
+    """
+
+    layers: tuple[Blob, ...]
+    config: Mapping[str, Any]
+    history: tuple[dict[str, Any], ...]
+    architecture: str
+    variant: str | None
+
+
+def read_base(reference: str) -> BaseImage:
+    """Open ``docker-archive:FILE[:NAME:TAG]``, ``oci:DIR[:TAG]`` or ``oci-archive:FILE[:TAG]``.
+
+    An archive may be compressed.
+
+    Raises:
+        ImageError: there is no such image, or it is not whole.
+    """
+    transport, _, rest = reference.partition(":")
+    path, _, name = rest.partition(":")
+    if transport not in ("docker-archive", "oci", "oci-archive") or not path:
+        raise ImageError(
+            f"{reference}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+        )
+    try:
+        if transport == "oci":
+            return _read_layout(_Folder(path), name or None)
+        archive = _Archive(path)
+        if transport == "docker-archive" and archive.has("manifest.json"):
+            return _read_docker(archive, name or None)
+        return _read_layout(archive, name or None)
+    except OSError as error:
+        raise ImageError(f"{path}: {error.strerror or error}") from None
+    except NO_ARCHIVE as error:
+        raise ImageError(f"{path}: not a tar archive: {error}") from None
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ImageError(f"{path}: not a whole image: {type(error).__name__} {error}") from None
+
+
+class _Folder:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def has(self, name: str) -> bool:
+        return os.path.exists(os.path.join(self.path, name))
+
+    def size(self, name: str) -> int:
+        return os.stat(os.path.join(self.path, name)).st_size
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        return open(os.path.join(self.path, name), "rb")
+
+
+class _Archive:
+    """A tar archive, possibly compressed; members that are links stand for what they link to."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        with tarfile.open(path) as tar:
+            self._members = {os.path.normpath(member.name): member for member in tar if not member.isdir()}
+
+    def _member(self, name: str) -> tarfile.TarInfo:
+        for _ in range(40):
+            member = self._members.get(os.path.normpath(name))
+            if member is None:
+                raise ImageError(f"{self.path}: no member {name}")
+            if member.isreg():
+                return member
+            if not (member.issym() or member.islnk()):
+                break
+            name = os.path.join(os.path.dirname(name) if member.issym() else "", member.linkname)
+        raise ImageError(f"{self.path}: {name}: not a file")
+
+    def has(self, name: str) -> bool:
+        return os.path.normpath(name) in self._members
+
+    def size(self, name: str) -> int:
+        return self._member(name).size
+
+    def read(self, name: str) -> bytes:
+        with self.open(name) as file:
+            return file.read()
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        member = self._member(name)
+        with tarfile.open(self.path) as tar:
+            file = tar.extractfile(member)
+            if file is None:
+                raise ImageError(f"{self.path}: {name}: not a file")
+            with file:
+                yield file
+
+
+def _object(data: bytes, place: str) -> Any:
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise ImageError(f"{place}: not JSON: {error}") from None
+
+
+def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
+    entries = _object(archive.read("manifest.json"), f"{archive.path}: manifest.json")
+    if name is not None:
+        entries = [entry for entry in entries if name in (entry.get("RepoTags") or ())]
+    if len(entries) != 1:
+        raise ImageError(
+            f"{archive.path}: {len(entries)} images" + (f" named {name}" if name else ": name one of them")
+        )
+    entry = entries[0]
+    config = _object(archive.read(entry["Config"]), f"{archive.path}: {entry['Config']}")
+    diff_ids = config["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(entry["Layers"]):
+        raise ImageError(f"{archive.path}: {len(entry['Layers'])} layers, but {len(diff_ids)} diff IDs")
+    layers = []
+    for member, diff_id in zip(entry["Layers"], diff_ids, strict=True):
+        with archive.open(member) as file:
+            suffix = _suffix(file.read(4))
+        digest = diff_id  # a plain layer's digest; copying it checks it
+        if suffix:
+            with archive.open(member) as file:
+                digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        layers.append(_blob(archive, member, digest, archive.size(member), diff_id, suffix))
+    return _image(tuple(layers), config)
+
+
+def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
+    if not layout.has("index.json"):
+        raise ImageError(f"{layout.path}: no index.json: not an OCI layout")
+    manifests = _object(layout.read("index.json"), f"{layout.path}: index.json")["manifests"]
+    if tag is not None:
+        key = "org.opencontainers.image.ref.name"
+        manifests = [entry for entry in manifests if (entry.get("annotations") or {}).get(key) == tag]
+    if len(manifests) != 1:
+        raise ImageError(
+            f"{layout.path}: {len(manifests)} images" + (f" with the tag {tag}" if tag else ": name one by its tag")
+        )
+    manifest = _checked(layout, manifests[0]["digest"])
+    if "manifests" in manifest:
+        raise ImageError(f"{layout.path}: {manifests[0]['digest']} is an index of several platforms: take one of them")
+    config = _checked(layout, manifest["config"]["digest"])
+    diff_ids = config["rootfs"]["diff_ids"]
+    if len(diff_ids) != len(manifest["layers"]):
+        raise ImageError(f"{layout.path}: {len(manifest['layers'])} layers, but {len(diff_ids)} diff IDs")
+    layers = []
+    for descriptor, diff_id in zip(manifest["layers"], diff_ids, strict=True):
+        path = _blob_path(descriptor["digest"])
+        if layout.size(path) != descriptor["size"]:
+            raise ImageError(f"{layout.path}: {path}: {layout.size(path)} bytes, not {descriptor['size']}")
+        with layout.open(path) as file:
+            suffix = _suffix(file.read(4))
+        layers.append(_blob(layout, path, descriptor["digest"], descriptor["size"], diff_id, suffix))
+    return _image(tuple(layers), config)
+
+
+def _suffix(start: bytes) -> str:
+    return next((suffix for magic, suffix in _SUFFIXES.items() if start.startswith(magic)), "")
+
+
+def _blob_path(digest: str) -> str:
+    algorithm, _, value = digest.partition(":")
+    if algorithm != "sha256" or len(value) != 64 or not set(value) <= set("0123456789abcdef"):
+        raise ValueError(f"{digest}: not a digest that is understood")
+    return f"blobs/sha256/{value}"
+
+
+def _checked(layout: _Folder | _Archive, digest: str) -> Any:
+    path = _blob_path(digest)
+    data = layout.read(path)
+    if hashlib.sha256(data).hexdigest() != path.rpartition("/")[2]:
+        raise ImageError(f"{layout.path}: {path}: its bytes are not those of the digest")
+    return _object(data, f"{layout.path}: {path}")
+
+
+class _Config(msgspec.Struct):
+    """The types of what an image's configuration is merged by."""
+
+    Env: list[str] | None = None
+    Labels: dict[str, str] | None = None
+    ExposedPorts: dict[str, Any] | None = None
+    Volumes: dict[str, Any] | None = None
+
+
+class _Facts(msgspec.Struct):
+    """The types of what is taken from a base image's config."""
+
+    architecture: str
+    variant: str | None = None
+    config: _Config | None = None
+    history: list[dict[str, Any]] | None = None
+
+
+def _blob(place: _Folder | _Archive, path: str, digest: str, size: int, diff_id: str, suffix: str) -> Blob:
+    _blob_path(diff_id)  # is one
+    return Blob(digest, size, diff_id, suffix, lambda: place.open(path), f"{place.path}: {path}")
+
+
+def _image(layers: tuple[Blob, ...], config: dict[str, Any]) -> BaseImage:
+    msgspec.convert(config, _Facts)
+    history = config.get("history") or []
+    if sum(not entry.get("empty_layer") for entry in history) != len(layers):
+        history = [{"comment": f"layer {number} of the base image"} for number in range(1, len(layers) + 1)]
+    return BaseImage(layers, config.get("config") or {}, tuple(history), config["architecture"], config.get("variant"))

@@ -1,0 +1,224 @@
+"""From a closure to an image: the whole program, from top to bottom."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .base import BaseImage
+from .closure import Closure
+from .compression import Codec
+from .contents import Contents, FileList
+from .destinations import Destination
+from .errors import ConfigError, LayerError, PlanError
+from .image import Image, Settings, check_config, make_image, merge_env, missing_store_paths
+from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile
+from .layering.plan import LayerPlan, plan_layers
+from .parallel import available_cores, make_layers, measure_all
+
+__all__ = ["DEFAULT_MAX_LAYERS", "BuildResult", "BuiltLayer", "build_image"]
+
+DEFAULT_MAX_LAYERS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer of a finished image.
+
+    Attributes:
+        kind: "closure" (nodes of it) or "customisation".
+        paths: the names of its nodes.
+        descriptor: digests and sizes.
+    """
+
+    kind: str
+    paths: tuple[str, ...]
+    descriptor: LayerDescriptor
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build made.
+
+    Attributes:
+        image: configuration and manifest.
+        plan: the plan that was used.
+        layers: bottom first, without the base image's.
+        seconds: time that it took.
+    """
+
+    image: Image
+    plan: LayerPlan
+    layers: tuple[BuiltLayer, ...]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, for JSON."""
+        return {
+            "image_id": self.image.config_digest,
+            "manifest": {"digest": self.image.manifest_digest, "size": len(self.image.manifest)},
+            "strategy": self.plan.strategy,
+            "base_layers": [{"diff_id": b.diff_id, "digest": b.digest, "size": b.size} for b in self.image.base],
+            "layers": [
+                {
+                    "kind": layer.kind,
+                    "paths": list(layer.paths),
+                    "diff_id": layer.descriptor.diff_id,
+                    "tar_size": layer.descriptor.tar_size,
+                    "digest": layer.descriptor.digest,
+                    "size": layer.descriptor.size,
+                    "codec": layer.descriptor.codec,
+                    "entries": layer.descriptor.entries,
+                    "seconds": round(layer.descriptor.seconds, 4),
+                }
+                for layer in self.layers
+            ],
+            "seconds": round(self.seconds, 4),
+        }
+
+
+def build_image(
+    closure: Closure,
+    destinations: Sequence[Destination],
+    *,
+    layer_plan: LayerPlan | None = None,
+    max_layers: int = DEFAULT_MAX_LAYERS,
+    strategy: str | None = None,
+    base: BaseImage | None = None,
+    settings: Settings = Settings(),  # noqa: B008  frozen
+    profile: Profile = Profile(),  # noqa: B008
+    codec: Codec = Codec(),  # noqa: B008
+    store_root: str = "",
+    store_dir: str | None = None,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> BuildResult:
+    """Build an image of a closure and write it to every destination.
+
+    Larger images are made by processes that :mod:`multiprocessing` spawns: a script calls this below
+    ``if __name__ == "__main__":``, or with a ``jobs`` of 1.
+
+    Args:
+        closure: what goes in.
+        destinations: where the image goes; see :func:`fastlayers.parse_destination`.
+        layer_plan: exactly this plan; otherwise one is made with ``strategy`` for ``max_layers`` - 1 - base layers.
+        max_layers: of the whole image. One layer is always kept for the customisation, also when there is none, so
+            that adding one never moves a store layer.
+        strategy: how to plan, None for the default.
+        base: the image below.
+        settings: the image's configuration.
+        profile: owner and mtime of all files.
+        codec: how layers are compressed.
+        store_root: the folder below which the files are.
+        store_dir: the store directory: paths below it that the configuration names must be in the closure. They are
+            not looked for where there is a base, which may have them.
+        jobs: how many worker processes, default all cores; the bytes never depend on it.
+        executor: makes the layers instead of worker processes of our own; it must see the same files.
+        progress: is told, ten times a second, how many bytes of tar are made, and how many there will be.
+
+    Raises:
+        FastlayersError: one of its classes. No destination has a half-made image then, and none has a new one, unless
+            it was another destination that could not finish.
+    """
+    start = time.perf_counter()
+    jobs = jobs or available_cores()
+
+    # Decide: the configuration and the plan.
+    config = _full_config(closure, settings.config)
+    check_config(config, "configuration")
+    if store_dir and base is None:
+        _check_store_paths(config, store_dir, closure)
+    if layer_plan is None:
+        layer_plan = plan_layers(closure, _store_layers(max_layers, base), strategy)
+    else:
+        layer_plan.check(closure)
+        room = _store_layers(max_layers, base)
+        if len(layer_plan.layers) > room:
+            raise PlanError(f"the plan has {len(layer_plan.layers)} layers; {max_layers} leave room for {room}")
+
+    # Describe: a recipe for each layer, and the exact size of its tar.
+    kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
+    contents: list[tuple[Contents, ...]] = [
+        tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
+    ]
+    if closure.extra and base is None:
+        kinds.append(("customisation", ()))
+        contents.append(closure.extra)
+    if store_root and any(isinstance(item, FileList) for items in contents for item in items):
+        raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
+    recipes = [LayerRecipe(items, profile, store_root) for items in contents]
+    sizes = measure_all(recipes, jobs)
+
+    # Make: every layer once, into all destinations.
+    made: list[LayerDescriptor | None] = [None] * len(recipes)
+    try:
+        base_layers = base.layers if base else ()
+        sinks = [
+            destination.begin(base_layers, recipes, sizes, codec, local=executor is None)
+            for destination in destinations
+        ]
+        tasks = [
+            LayerTask(recipe, codec, tuple(sink for sink in layer_sinks if sink is not None), jobs)
+            for recipe, *layer_sinks in zip(recipes, *sinks, strict=True)
+        ]
+        total = sum(sizes)
+        work = make_layers(tasks, sizes, jobs=jobs, executor=executor, progress=lambda done: progress(done, total))
+        with closing(work):  # whatever happens, nobody writes any more when destinations are aborted
+            for index, layer in work:
+                if layer.tar_size != sizes[index]:  # it would not end where the next one begins
+                    first, last = contents[index][0].owner, contents[index][-1].owner
+                    raise LayerError(f"the layer from {first} to {last}: its files changed while the image was built")
+                made[index] = layer
+                for destination in destinations:
+                    destination.add(index, layer)
+
+        # Finish: config and manifest.
+        layers = [layer for layer in made if layer is not None]
+        described = [(layer, kind, paths) for layer, (kind, paths) in zip(layers, kinds, strict=True)]
+        annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": "nixpkgs/1"}
+        if layer_plan.strategy:
+            annotations["dev.fastlayers.strategy"] = layer_plan.strategy
+        image = make_image(replace(settings, config=config), described, base=base, annotations=annotations)
+        for destination in destinations:
+            destination.finish(image)
+    finally:
+        for destination in destinations:
+            destination.abort()
+    return BuildResult(
+        image,
+        layer_plan,
+        tuple(BuiltLayer(kind, paths, layer) for layer, kind, paths in described),
+        time.perf_counter() - start,
+    )
+
+
+def _store_layers(max_layers: int, base: BaseImage | None) -> int:
+    """How many layers the plan may have: one is kept for the customisation, and the base has its own."""
+    below = len(base.layers) if base else 0
+    if max_layers - 1 - below < 1:
+        counted = (
+            f"the base image has {below}, one is kept for the customisation"
+            if below
+            else "one is kept for the customisation"
+        )
+        raise PlanError(f"{max_layers} layers leave none for the closure: {counted}")
+    return max_layers - 1 - below
+
+
+def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with the variables that the closure needs, where it does not set them itself."""
+    if not closure.environment:
+        return dict(config)
+    needed = [f"{name}={value}" for name, value in closure.environment.items()]
+    return {**config, "Env": merge_env(needed, config.get("Env") or ())}
+
+
+def _check_store_paths(config: Mapping[str, Any], store_dir: str, closure: Closure) -> None:
+    missing = missing_store_paths(config, store_dir, closure.paths)
+    if missing:
+        raise ConfigError(f"{', '.join(missing)}: named in the configuration, but not in the closure")

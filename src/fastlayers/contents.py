@@ -1,0 +1,77 @@
+"""What a node brings into a layer: a tree, a list of files, or entries that are nowhere on disk.
+
+Contents are small picklable values. They are looked into where a layer is made, by whichever process makes it, and
+only while it is made, so nobody ever holds the entries of a whole closure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+__all__ = ["Contents", "FileList", "Generated", "GeneratedEntry", "Merged", "Tree"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """Everything at and below ``path``, an absolute path that no other node reaches into: a store path."""
+
+    path: str
+
+    @property
+    def owner(self) -> str:
+        """The node's name in errors."""
+        return self.path
+
+
+@runtime_checkable
+class FileList(Protocol):
+    """Files, symlinks and empty directories of one owner, which may share directories with others.
+
+    Implementations are frozen dataclasses, so that they can be sent to another process.
+    """
+
+    @property
+    def owner(self) -> str:
+        """The node's name in errors."""
+
+    def paths(self) -> Iterable[str]:
+        """The absolute paths, normalised, each once, in any order; no component of a parent is a symlink.
+
+        Undecodable bytes are surrogate escapes, as :func:`os.fsdecode` gives them.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedEntry:
+    """A file (with ``data``), a symlink (with ``target``) or else a directory, made for the image."""
+
+    path: str
+    mode: int = 0o755
+    data: bytes | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """Entries made for the image."""
+
+    owner: str
+    entries: tuple[GeneratedEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """The paths of several lists that are one node."""
+
+    owner: str
+    parts: tuple[FileList, ...]
+
+    def paths(self) -> Iterable[str]:
+        """The paths of each part in turn."""
+        for part in self.parts:
+            yield from part.paths()
+
+
+Contents = Tree | FileList | Generated

@@ -1,0 +1,182 @@
+"""Archives: one tar file that is an OCI layout and a docker archive at once.
+
+Members, in this order: the base image's layers, the layers, config, manifest, index.json, oci-layout, manifest.json. A
+file of plain layers is written at once by all workers, since sizes and so offsets are known before a byte is. What
+cannot seek, and what is built on a base that may have a layer already, gets the layers one after the other, each after
+its digest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from ..base import Blob
+from ..compression import Codec
+from ..digest import BLOCK
+from ..errors import DestinationError
+from ..image import Image, ImageName, blob_path
+from ..layer import FileRange, LayerDescriptor, LayerRecipe, NewFile, Sink
+from ..outer import LayersInOrder, OuterTar, member_header, padding
+
+__all__ = ["Archive"]
+
+_MTIME = 1  # of the archive's members
+_ANY_DIGEST = "sha256:" + "0" * 64  # a header is as long for any digest
+
+
+class Archive:
+    """A docker archive or OCI archive, in a file or on standard output (``-``)."""
+
+    def __init__(self, path: str, name: ImageName) -> None:
+        self._path = path
+        self._name = name
+        self._place = "standard output" if path == "-" else path
+        self._fd: int | None = None
+        self._partial: str | None = None
+        self._spool: str | None = None
+        self._written: set[str] = set()
+
+    def begin(
+        self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
+    ) -> Sequence[Sink | None]:
+        self._ready: dict[int, LayerDescriptor] = {}
+        self._next = 0
+        self._offsets: list[int] | None = None  # where each layer's header goes, in a file of plain layers
+        self._in_order: LayersInOrder | None = None  # of plain layers in a pipe, or on a base
+        with self._errors():
+            seekable = self._open()
+            assert self._fd is not None
+            self._tar = OuterTar(self._fd, _MTIME)
+            for blob in base:
+                self._write_blob(blob.digest, blob.size, blob.copy)
+            if codec.name != "none" or (seekable and not local):
+                folder = None if self._partial is None else os.path.dirname(self._partial)
+                self._spool = tempfile.mkdtemp(prefix=".fastlayers-", dir=folder)
+                return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(recipes))]
+            # A layer may be one that the base has. That is known when it is made: too late for a place in the file.
+            if not seekable or base:
+                self._in_order = LayersInOrder(self._tar, recipes, self._member_name)
+                return [None] * len(recipes)
+            assert self._partial is not None
+            self._offsets = []
+            sinks = []
+            for size in sizes:
+                self._offsets.append(self._tar.position)
+                start = self._tar.position + len(self._header(_ANY_DIGEST, size))
+                sinks.append(FileRange(self._partial, start))
+                self._tar.position = start + size + padding(size)
+            os.truncate(self._fd, self._tar.position)
+            os.lseek(self._fd, self._tar.position, os.SEEK_SET)
+            return sinks
+
+    def add(self, index: int, layer: LayerDescriptor) -> None:
+        with self._errors():
+            if self._offsets is not None:
+                assert self._fd is not None
+                os.pwrite(self._fd, self._header(layer.digest, layer.size), self._offsets[index])
+                return
+            if self._in_order is not None:
+                self._in_order.add(index, layer)
+                return
+            self._ready[index] = layer
+            while self._next in self._ready:
+                self._copy_spooled(self._next, self._ready.pop(self._next))
+                self._next += 1
+
+    def finish(self, image: Image) -> None:
+        with self._errors():
+            self._tar.member(blob_path(image.config_digest), image.config)
+            self._tar.member(blob_path(image.manifest_digest), image.manifest)
+            self._tar.member("index.json", image.index(self._name))
+            self._tar.member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+            self._tar.member("manifest.json", image.docker_manifest(self._name))
+            self._tar.end()
+            assert self._fd is not None
+            if self._partial is not None:
+                os.fsync(self._fd)
+            fd, self._fd = self._fd, None
+            os.close(fd)
+            if self._partial is not None:
+                os.rename(self._partial, self._path)
+                self._partial = None
+        self.abort()
+
+    def abort(self) -> None:
+        if self._fd is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._fd)
+            self._fd = None
+        if self._partial is not None:
+            with contextlib.suppress(OSError):  # not made; or why it cannot be removed is why the build failed
+                os.unlink(self._partial)
+            self._partial = None
+        if self._spool is not None:
+            shutil.rmtree(self._spool, ignore_errors=True)
+            self._spool = None
+
+    def _open(self) -> bool:
+        """Open the output; whether it can seek."""
+        if self._path == "-":
+            if os.isatty(1):
+                raise DestinationError("standard output: an archive is not written to a terminal: redirect it")
+            self._fd = os.dup(1)
+            return False
+        try:
+            mode = os.stat(self._path).st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+        if stat.S_ISDIR(mode):
+            raise DestinationError(f"{self._path}: is a directory")
+        if not stat.S_ISREG(mode):  # a pipe or a device is written to, never replaced
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CLOEXEC)
+            return False
+        self._path = os.path.realpath(self._path)
+        folder, name = os.path.split(self._path)
+        self._partial = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.partial")
+        self._fd = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        return True
+
+    def _write_blob(self, digest: str, size: int, copy: Callable[[Callable[[memoryview], object]], object]) -> None:
+        """Write a blob, once: base images may have one layer twice."""
+        if digest in self._written:
+            return
+        self._written.add(digest)
+        self._tar.header(blob_path(digest), size)
+        copy(self._tar.write)
+        self._tar.pad(size)
+
+    def _copy_spooled(self, index: int, layer: LayerDescriptor) -> None:
+        assert self._spool is not None
+        path = os.path.join(self._spool, str(index))
+
+        def copy(write: Callable[[memoryview], object]) -> None:
+            with open(path, "rb", buffering=0) as stored:
+                block = memoryview(bytearray(BLOCK))
+                while got := stored.readinto(block):
+                    write(block[:got])
+
+        self._write_blob(layer.digest, layer.size, copy)
+        os.unlink(path)
+
+    def _member_name(self, index: int, layer: LayerDescriptor) -> str | None:
+        if layer.digest in self._written:
+            return None
+        self._written.add(layer.digest)
+        return blob_path(layer.digest)
+
+    @staticmethod
+    def _header(digest: str, size: int) -> bytes:
+        return member_header(blob_path(digest), size, _MTIME)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DestinationError(f"{self._place}: {error.strerror or error}") from None

@@ -1,0 +1,183 @@
+"""OCI layouts: a folder of blobs and an index."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..base import Blob
+from ..compression import Codec
+from ..errors import DestinationError
+from ..image import Image, ImageName, blob_path, canonical_json, index_of
+from ..layer import LayerDescriptor, LayerRecipe, NewFile, Sink
+
+__all__ = ["OciLayout"]
+
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+
+class OciLayout:
+    """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays."""
+
+    def __init__(self, path: str, name: ImageName) -> None:
+        self._path = path
+        self._name = name
+        self._made: list[str] = []  # what was not there before, outermost first
+        self._work: str | None = None
+        self._ready: list[tuple[str, LayerDescriptor]] = []  # layers in the work folder
+        self._placed: list[str] = []  # blobs that were not there before
+
+    def begin(
+        self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
+    ) -> Sequence[Sink | None]:
+        with self._errors():
+            if not os.path.isdir(self._path):
+                self._make_folder("")
+            with self._locked():
+                if os.listdir(self._path) and not os.path.exists(self._in("oci-layout")):
+                    raise DestinationError(f"{self._path}: a folder with other things in it, not an OCI layout")
+                self._read_index()  # is there a wrong one, say so now
+                if not os.path.exists(self._in("oci-layout")):  # first, so that it is never a folder of other things
+                    self._made.append(self._in("oci-layout"))
+                    with open(self._in("oci-layout"), "xb") as file:
+                        file.write(b'{"imageLayoutVersion":"1.0.0"}')
+                for folder in ("blobs", "blobs/sha256"):
+                    if not os.path.isdir(self._in(folder)):
+                        self._make_folder(folder)
+                self._work = tempfile.mkdtemp(prefix=".fastlayers-", dir=self._path)
+            return [NewFile(os.path.join(self._work, str(i))) for i in range(len(recipes))]
+
+    def add(self, index: int, layer: LayerDescriptor) -> None:
+        assert self._work is not None
+        self._ready.append((os.path.join(self._work, str(index)), layer))
+
+    def finish(self, image: Image) -> None:
+        with self._errors(), self._locked():
+            try:
+                self._place(image)
+                self._update_index(image.index_entry(self._name))
+            except BaseException:
+                # Still locked: nobody else has an image yet that counts on these blobs.
+                for blob in self._placed:
+                    with contextlib.suppress(OSError):
+                        os.unlink(blob)
+                raise
+        self.abort()
+
+    def abort(self) -> None:
+        self._ready.clear()
+        self._placed.clear()
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+            self._work = None
+        for path in reversed(self._made):
+            # Only what is as empty as it was made: another build may have put its image here meanwhile.
+            with contextlib.suppress(OSError):
+                if path == self._in("oci-layout"):
+                    if not os.path.exists(self._in("index.json")):
+                        os.unlink(path)
+                else:
+                    os.rmdir(path)
+        self._made.clear()
+
+    def _make_folder(self, name: str) -> None:
+        try:
+            os.mkdir(self._in(name))
+        except FileExistsError:
+            if not os.path.isdir(self._in(name)):  # else another build was faster
+                raise
+        else:
+            self._made.append(self._in(name))
+
+    def _place(self, image: Image) -> None:
+        """Bring all blobs to their places."""
+        for path, layer in self._ready:
+            self._place_blob(path, layer.digest, layer.size)
+        for number, blob in enumerate(image.base):
+            if not self._has(blob.digest, blob.size):
+                path = os.path.join(self._work or "", f"base-{number}")
+                with open(path, "xb") as file:
+                    blob.copy(file.write)
+                    file.flush()
+                    os.fsync(file.fileno())
+                self._place_blob(path, blob.digest, blob.size)
+        for digest, data in ((image.config_digest, image.config), (image.manifest_digest, image.manifest)):
+            if not self._has(digest, len(data)):
+                self._placed.append(self._in(blob_path(digest)))
+                self._write(blob_path(digest), data)
+
+    def _update_index(self, entry: dict[str, Any]) -> None:
+        def tag_of(one: dict[str, Any]) -> object:
+            return (one.get("annotations") or {}).get(_REF_NAME)
+
+        def replaced(other: dict[str, Any]) -> bool:
+            if tag_of(other) is None:
+                return bool(other.get("digest") == entry["digest"])
+            return tag_of(other) == tag_of(entry)
+
+        index = self._read_index()
+        index["manifests"] = [*(other for other in index["manifests"] if not replaced(other)), entry]
+        # From here on the blobs are named: unreferenced ones do no harm, an index without its blobs would.
+        self._placed.clear()
+        self._made.clear()
+        self._write("index.json", canonical_json(index))
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Let one build at a time change the layout."""
+        fd = os.open(self._path, os.O_RDONLY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _in(self, name: str) -> str:
+        return os.path.join(self._path, name) if name else self._path
+
+    def _read_index(self) -> dict[str, Any]:
+        if not os.path.exists(self._in("index.json")):
+            return index_of([])
+        with open(self._in("index.json"), "rb") as file:
+            try:
+                index = json.load(file)
+                manifests = index["manifests"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                raise DestinationError(f"{self._in('index.json')}: not an image index") from None
+        if not isinstance(manifests, list) or not all(
+            isinstance(entry, dict) and isinstance(entry.get("annotations") or {}, dict) for entry in manifests
+        ):
+            raise DestinationError(f"{self._in('index.json')}: not an image index")
+        return dict(index)
+
+    def _has(self, digest: str, size: int) -> bool:
+        try:
+            return os.stat(self._in(blob_path(digest))).st_size == size
+        except FileNotFoundError:
+            return False
+
+    def _place_blob(self, path: str, digest: str, size: int) -> None:
+        if not self._has(digest, size):
+            self._placed.append(self._in(blob_path(digest)))
+        os.rename(path, self._in(blob_path(digest)))  # over one of the same name, which nobody has looked into
+
+    def _write(self, name: str, data: bytes) -> None:
+        path = os.path.join(self._work or "", "metadata")
+        with open(path, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(path, self._in(name))
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DestinationError(f"{error.filename or self._path}: {error.strerror or error}") from None

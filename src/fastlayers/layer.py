@@ -1,0 +1,352 @@
+"""A layer: from a recipe to bytes, digests and a descriptor.
+
+This is what worker processes run. It imports neither numpy nor the command line, and everything that goes in or comes
+out can be pickled, so that any ``concurrent.futures`` executor can run it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import _core
+from .compression import Codec
+from .contents import Contents, FileList, Generated, GeneratedEntry, Tree
+from .digest import pump
+from .errors import DestinationError, LayerError
+
+__all__ = [
+    "FileRange",
+    "LayerDescriptor",
+    "LayerRecipe",
+    "LayerTask",
+    "NewFile",
+    "Profile",
+    "Sink",
+    "make_layer",
+    "measure",
+    "rewrite_layer",
+]
+
+_COMPRESSOR_BLOCK = 64 << 20  # a layer below this size is compressed by one thread: others have layers of their own
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What every entry of a layer has in common. With the tar profile ``nixpkgs`` (docs/formats.md) it makes the bytes.
+
+    Attributes:
+        uid, gid: the owner's numbers.
+        uname, gname: the owner's names.
+        mtime: seconds since 1970, UTC.
+    """
+
+    uid: int = 0
+    gid: int = 0
+    uname: str = "root"
+    gname: str = "root"
+    mtime: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LayerRecipe:
+    """All that decides a layer's bytes, but for the files themselves.
+
+    Attributes:
+        contents: what is in it. Trees alone are written in this order, as nixpkgs writes store paths; as soon as there
+            are lists of files, the entries are united and sorted.
+        profile: what all entries have in common.
+        root: the folder below which files are read: "/nix/store/x" from root + "/nix/store/x". "" for none.
+        parents: the directories that come first, or None for the parents of the contents.
+        whiteouts: let names through that start with ".wh.".
+    """
+
+    contents: tuple[Contents, ...]
+    profile: Profile = Profile()
+    root: str = ""
+    parents: tuple[str, ...] | None = None
+    whiteouts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NewFile:
+    """A sink: a file that is made, and must not be there."""
+
+    path: str
+
+    def open(self) -> int:
+        """A file descriptor to write to."""
+        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+
+
+@dataclass(frozen=True, slots=True)
+class FileRange:
+    """A sink: the bytes from ``offset`` on of a file that is there; for processes that share a file system alone."""
+
+    path: str
+    offset: int
+
+    def open(self) -> int:
+        """A file descriptor to write to."""
+        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+        os.lseek(fd, self.offset, os.SEEK_SET)
+        return fd
+
+
+class Sink(Protocol):
+    """Where a worker puts a layer's stored bytes; a picklable value."""
+
+    @property
+    def path(self) -> str:
+        """The file, for errors."""
+
+    def open(self) -> int:
+        """A file descriptor to write to."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerDescriptor:
+    """A layer that was made.
+
+    Attributes:
+        diff_id: digest of the tar.
+        tar_size: bytes of the tar.
+        digest: digest of the stored bytes; the diff ID where they are not compressed.
+        size: bytes that are stored.
+        codec: the codec profile's name.
+        media_type_suffix: ``""``, ``"+gzip"`` or ``"+zstd"``.
+        entries: how many entries the tar has.
+        fingerprint: of the entries as they were on disk, 64 bits.
+        seconds: time that it took.
+    """
+
+    diff_id: str
+    tar_size: int
+    digest: str
+    size: int
+    codec: str = "none"
+    media_type_suffix: str = ""
+    entries: int = 0
+    fingerprint: int = field(default=0, repr=False)
+    seconds: float = field(default=0.0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerTask:
+    """A worker's task.
+
+    Attributes:
+        recipe: what to make.
+        codec: how to compress it.
+        sinks: where the stored bytes go; none, when digests are all that is wanted.
+        threads: how many threads may compress a large layer; they never change a byte.
+    """
+
+    recipe: LayerRecipe
+    codec: Codec = Codec()  # noqa: RUF009  frozen
+    sinks: tuple[Sink, ...] = ()
+    threads: int = 1
+
+
+def measure(recipe: LayerRecipe) -> _core.TarLayer:
+    """Look at every entry of a layer, open no file, and know the exact size of its tar.
+
+    Raises:
+        LayerError: something on disk cannot go into a layer, or two nodes own one file; the message names the path.
+    """
+    profile = recipe.profile
+    try:
+        layer = _core.TarLayer(
+            uid=profile.uid,
+            gid=profile.gid,
+            uname=profile.uname,
+            gname=profile.gname,
+            mtime=profile.mtime,
+            root=recipe.root,
+            whiteouts=recipe.whiteouts,
+        )
+    except OverflowError:
+        raise LayerError(f"{profile}: a number that no tar header can hold") from None
+    trees = [contents.path for contents in recipe.contents if isinstance(contents, Tree)]
+    if len(trees) == len(recipe.contents):
+        parents = recipe.parents
+        for parent in sorted(_parents(trees)) if parents is None else parents:
+            layer.add_directory(parent)
+        for path in trees:
+            layer.add_tree(path)
+    else:
+        _add_union(layer, recipe)
+    return layer
+
+
+def _parents(paths: Sequence[str]) -> set[str]:
+    found: set[str] = set()
+    for path in paths:
+        parent = path.rpartition("/")[0]
+        while parent and parent not in found:
+            found.add(parent)
+            parent = parent.rpartition("/")[0]
+    return found
+
+
+def _add_union(layer: _core.TarLayer, recipe: LayerRecipe) -> None:
+    """Add the sorted union of the entries of nodes that share directories."""
+    entries: dict[str, Contents] = {}
+    generated: dict[str, GeneratedEntry] = {}
+    for contents in recipe.contents:
+        if isinstance(contents, Tree):
+            paths: Sequence[str] = [contents.path]
+        elif isinstance(contents, Generated):
+            generated |= {entry.path: entry for entry in contents.entries}
+            paths = [entry.path for entry in contents.entries]
+        else:
+            paths = list(contents.paths())
+        for path in paths:
+            other = entries.setdefault(path, contents)
+            if other is not contents and not _is_directory(recipe.root + path):
+                raise LayerError(f"{path}: owned by both {other.owner} and {contents.owner}")
+    made = dict.fromkeys(_parents(list(entries)) - entries.keys())
+    for path in sorted(_parents(list(entries)) & entries.keys()):
+        if isinstance(entries[path], FileList) and not _is_directory(recipe.root + path):
+            raise LayerError(
+                f"{path}: of {entries[path].owner}, is no directory, but entries of other nodes are below it"
+            )
+    tree = None
+    for path in sorted([*entries, *made], key=lambda path: path.split("/")):
+        if tree and path in entries and path.startswith(f"{tree}/"):
+            raise LayerError(f"{path}: owned by both {entries[path].owner} and {tree}")
+        if path in made:
+            layer.add_directory(path)
+        elif path in generated:
+            entry = generated[path]
+            if entry.data is not None:
+                layer.add_file(path, entry.data, entry.mode)
+            elif entry.target is not None:
+                layer.add_symlink(path, entry.target)
+            else:
+                layer.add_directory(path, entry.mode)
+        elif isinstance(entries[path], Tree):
+            tree = path
+            layer.add_tree(path)
+        else:
+            layer.add_path(path)
+
+
+def _is_directory(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
+def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: None) -> LayerDescriptor:
+    """Make one layer: read its files, hash it, compress it, write it to its sinks.
+
+    Args:
+        task: what to do.
+        tick: is told how many more bytes of the tar have been made.
+
+    Raises:
+        LayerError: a file cannot be read, or changed while it was.
+        DestinationError: a sink cannot be written.
+    """
+    start = time.perf_counter()
+    layer = measure(task.recipe)
+    outputs: list[tuple[str, int]] = []
+    try:
+        for sink in task.sinks:
+            with _errors_of(sink.path):
+                outputs.append((sink.path, sink.open()))
+
+        def store(data: memoryview) -> None:
+            for path, fd in outputs:
+                with _errors_of(path):
+                    _write_all(fd, data)
+
+        if task.codec.name == "none":
+            diff_id = pump(layer.open(), layer.size, store, tick)
+            digest, size = diff_id, layer.size
+        else:
+            diff_id, digest, size = _compress(task, layer, store, tick)
+        for sink, (path, fd) in zip(task.sinks, outputs, strict=True):
+            if isinstance(sink, NewFile):  # who made a file with ranges flushes it, once
+                with _errors_of(path):
+                    os.fsync(fd)
+    finally:
+        for _, fd in outputs:
+            os.close(fd)
+    return LayerDescriptor(
+        diff_id=diff_id,
+        tar_size=layer.size,
+        digest=digest,
+        size=size,
+        codec=task.codec.profile,
+        media_type_suffix=task.codec.media_type_suffix,
+        entries=len(layer),
+        fingerprint=layer.fingerprint,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _compress(
+    task: LayerTask, layer: _core.TarLayer, store: Callable[[memoryview], None], tick: Callable[[int], object]
+) -> tuple[str, str, int]:
+    digest = hashlib.sha256()
+    size = 0
+
+    def take(data: memoryview) -> None:
+        nonlocal size
+        digest.update(data)
+        size += data.nbytes
+        store(data)
+
+    encoder = task.codec.encoder(take, task.threads if layer.size >= _COMPRESSOR_BLOCK else 1)
+    try:
+        diff_id = pump(layer.open(), layer.size, encoder.write, tick)
+    except BaseException:
+        try:  # ends its threads
+            encoder.close()
+        except Exception:
+            pass
+        raise
+    encoder.close()
+    return diff_id, "sha256:" + digest.hexdigest(), size
+
+
+def _write_all(fd: int, data: memoryview) -> None:
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+@contextlib.contextmanager
+def _errors_of(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DestinationError(f"{path}: {error.strerror}") from None
+
+
+def rewrite_layer(layer: _core.TarLayer, recipe: LayerRecipe, made: LayerDescriptor, fd: int) -> None:
+    """Write the tar of a layer that has been made once more, for an output that had to know the digest first.
+
+    ``layer`` is what :func:`measure` gave for the recipe, before or after it was made.
+
+    It is not hashed again: inode, mode, size and mtime of every file must be those of the first time.
+
+    Raises:
+        LayerError: they are not.
+        OSError: the output cannot be written.
+    """
+    if layer.size != made.tar_size or layer.fingerprint != made.fingerprint:
+        first, last = recipe.contents[0].owner, recipe.contents[-1].owner
+        raise LayerError(f"the layer from {first} to {last}: its files changed while the image was built")
+    # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
+    never_change = all(isinstance(contents, Tree) for contents in recipe.contents)
+    written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))
+    assert written == made.tar_size

@@ -1,0 +1,1 @@
+"""Layer plans, and the strategies that make them: one module for each."""

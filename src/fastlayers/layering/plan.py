@@ -1,0 +1,139 @@
+"""Layer plans: which node goes into which layer, as a value that prints as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from ..closure import UNKNOWN, Closure
+from ..errors import PlanError
+from . import popularity
+
+__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "plan_layers", "read_plan"]
+
+DEFAULT_STRATEGY = "popularity"
+
+# A strategy's name stands for its layers for ever: what would change them gets another name.
+STRATEGIES: dict[str, tuple[int, Callable[[Closure, int], list[list[str]]]]] = {
+    "popularity": (popularity.VERSION, popularity.split),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Layers, bottom first, each a tuple of node names in the order in which they are written.
+
+    Attributes:
+        layers: the layers.
+        strategy: the strategy that made the plan, and its version ("popularity/1"); None for a plan made by hand.
+        sizes: bytes of each layer (of a Nix closure: NAR sizes), or None where a node's size is not known.
+    """
+
+    layers: tuple[tuple[str, ...], ...]
+    strategy: str | None = None
+    sizes: tuple[int | None, ...] = ()
+
+    def to_json(self) -> str:
+        """The plan as a JSON object; :func:`read_plan` reads it back."""
+        sizes = self.sizes or (None,) * len(self.layers)
+        layers = [{"size": size, "paths": list(paths)} for size, paths in zip(sizes, self.layers, strict=True)]
+        return json.dumps({"version": 1, "strategy": self.strategy, "layers": layers}, indent=2, ensure_ascii=False)
+
+    def to_layers(self) -> str:
+        """The layers alone, as a JSON list of lists of node names."""
+        return json.dumps(self.layers, indent=2, ensure_ascii=False)
+
+    def check(self, closure: Closure) -> None:
+        """Check that every node of a closure is in exactly one layer, and that no layer is empty.
+
+        Raises:
+            PlanError: it is not so; the message names the node or the layer.
+        """
+        seen: dict[str, int] = {}
+        for number, layer in enumerate(self.layers, 1):
+            if not layer:
+                raise PlanError(f"layer {number} is empty")
+            for path in layer:
+                if path in seen:
+                    raise PlanError(f"{path}: in layer {seen[path]} and again in layer {number}")
+                if path not in closure:
+                    raise PlanError(f"{path}: in layer {number}, but not in the closure")
+                seen[path] = number
+        if len(seen) < len(closure):
+            missing = [path for path in closure.paths if path not in seen]
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
+
+
+def plan_layers(closure: Closure, max_layers: int = 99, strategy: str | None = None) -> LayerPlan:
+    """Distribute a closure's nodes over at most ``max_layers`` layers.
+
+    Args:
+        closure: what to distribute.
+        max_layers: at least 1.
+        strategy: one of :data:`STRATEGIES`, or None for the default.
+
+    Raises:
+        PlanError: there is no such strategy, or no layer to put anything in.
+    """
+    name = strategy or DEFAULT_STRATEGY
+    if name not in STRATEGIES:
+        raise PlanError(f"no strategy {name}; there are: {', '.join(STRATEGIES)}")
+    if max_layers < 1:
+        raise PlanError(f"a plan needs at least one layer, not {max_layers}")
+    version, split = STRATEGIES[name]
+    return _sized(LayerPlan(tuple(map(tuple, split(closure, max_layers))), f"{name}/{version}"), closure)
+
+
+def _sized(made: LayerPlan, closure: Closure) -> LayerPlan:
+    sizes = dict(zip(closure.paths, closure.nar_sizes.tolist(), strict=True))
+    layers = [[sizes[path] for path in layer] for layer in made.layers]
+    return LayerPlan(made.layers, made.strategy, tuple(None if UNKNOWN in layer else sum(layer) for layer in layers))
+
+
+def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
+    """Whether the strategy that a plan names gives this plan, or it was edited since."""
+    name, _, version = (made.strategy or "").partition("/")
+    if name not in STRATEGIES or version != str(STRATEGIES[name][0]) or not made.layers:
+        return False
+    return tuple(map(tuple, STRATEGIES[name][1](closure, len(made.layers)))) == made.layers
+
+
+class _Layer(msgspec.Struct):
+    paths: list[str]
+
+
+class _Plan(msgspec.Struct):
+    version: int
+    layers: list[_Layer]
+    strategy: str | None = None
+
+
+def read_plan(file: str, closure: Closure) -> LayerPlan:
+    """Read a plan for a closure from a file: either a list of lists of names, or what :meth:`LayerPlan.to_json` gives.
+
+    Raises:
+        PlanError: the file cannot be read, holds no plan, or the plan is not one of this closure.
+    """
+    try:
+        with open(file, "rb") as document:
+            data = document.read()
+        if data.lstrip()[:1] == b"{":
+            parsed = msgspec.json.decode(data, type=_Plan)
+            if parsed.version != 1:
+                raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
+            made = LayerPlan(tuple(tuple(layer.paths) for layer in parsed.layers), parsed.strategy)
+            made = made if _is_of_its_strategy(made, closure) else LayerPlan(made.layers)
+        else:
+            made = LayerPlan(tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]]))))
+        made.check(closure)
+    except OSError as error:
+        raise PlanError(f"{file}: {error.strerror}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError(f"{file}: not a plan: {error}") from None
+    except PlanError as error:
+        raise PlanError(f"{file}: {error}") from None
+    return _sized(made, closure)

@@ -1,0 +1,235 @@
+"""Layers made side by side: a pool of worker processes of our own, or any ``concurrent.futures`` executor."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for_any
+from multiprocessing.sharedctypes import Synchronized
+from types import FrameType
+from typing import Protocol
+
+from ._core import TarLayer
+from .errors import FastlayersError
+from .layer import LayerDescriptor, LayerRecipe, LayerTask, make_layer, measure
+
+__all__ = ["available_cores", "make_layers", "measure_all"]
+
+_SMALL = 24 << 20  # bytes; an image below it is made sooner than a second process starts
+_POLL = 0.1  # seconds between looks at the progress
+
+
+def available_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def measure_all(recipes: Sequence[LayerRecipe], jobs: int) -> list[int]:
+    """The exact sizes of the layers' tars, in bytes; no file is opened.
+
+    Raises:
+        LayerError: something on disk cannot go into a layer.
+    """
+
+    def size(recipe: LayerRecipe) -> int:
+        layer: TarLayer = measure(recipe)
+        return layer.size
+
+    with ThreadPoolExecutor(max(jobs, 1), thread_name_prefix="measure") as threads:
+        try:
+            return list(threads.map(size, recipes))
+        except BaseException:
+            threads.shutdown(cancel_futures=True)
+            raise
+
+
+def make_layers(
+    tasks: Sequence[LayerTask],
+    sizes: Sequence[int],
+    *,
+    jobs: int,
+    executor: Executor | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> Generator[tuple[int, LayerDescriptor], None, None]:
+    """Make layers, the largest first, and give each with its index as soon as it is done.
+
+    Closing the iterator early, or an error in one layer, stops the work on all.
+
+    Args:
+        tasks: what to make.
+        sizes: bytes of each layer's tar.
+        jobs: how many workers; with one, and for a small image, no process is started.
+        executor: takes the tasks instead of workers of our own; its processes must see the same files.
+        progress: is told the bytes of tar that have been made so far, ten times a second.
+    """
+    largest_first = sorted(range(len(tasks)), key=lambda i: (-sizes[i], i))
+    crew: _Crew
+    if executor is not None:
+        crew = _Borrowed(executor)
+    elif jobs <= 1 or len(tasks) <= 1 or sum(sizes) < _SMALL:
+        crew = _Thread()
+    else:
+        crew = _Processes(min(jobs, len(tasks)))
+    futures: dict[Future[LayerDescriptor], int] = {}
+    try:
+        futures = {crew.submit(tasks[i]): i for i in largest_first}
+        finished = 0
+        waiting = set(futures)
+        while waiting:
+            done, waiting = wait(waiting, timeout=_POLL, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=futures.__getitem__):
+                i = futures[future]
+                descriptor = future.result()
+                finished += descriptor.tar_size
+                yield i, descriptor
+            progress(max(finished, crew.made()))
+    except BrokenProcessPool:
+        raise FastlayersError("a worker process died: it was killed, or ran out of memory") from None
+    finally:
+        crew.stop(list(futures))
+
+
+class _Crew(Protocol):
+    """Who does the tasks."""
+
+    def submit(self, task: LayerTask) -> Future[LayerDescriptor]: ...
+
+    def made(self) -> int:
+        """Bytes made so far, as far as is known."""
+
+    def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
+        """End the work, done or not; returns when nobody works any more."""
+
+
+class _Stopped(FastlayersError):
+    """The work was ended from outside."""
+
+
+class _Borrowed:
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
+        return self._executor.submit(make_layer, task)
+
+    def made(self) -> int:
+        return 0
+
+    def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
+        for future in futures:
+            future.cancel()
+        wait([future for future in futures if not future.cancelled()])
+
+
+class _Thread:
+    """One thread beside the first, which goes on writing what is done."""
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="layers")
+        self._made = 0
+        self._stop = threading.Event()
+
+    def _tick(self, count: int) -> None:
+        self._made += count
+        if self._stop.is_set():
+            raise _Stopped
+
+    def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
+        return self._executor.submit(make_layer, task, self._tick)
+
+    def made(self) -> int:
+        return self._made
+
+    def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
+        self._stop.set()
+        self._executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Python's handlers of signals wait until the end.
+
+    What they raise in the middle of starting a process leaves one that the executor does not know of, and that nobody
+    ends. To block the signals is not enough: another thread takes them, and the handler runs here all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    try:
+        for number in held:
+            signal.signal(number, lambda signum, frame: came.append((signum, frame)))
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        if came:
+            signum, frame = came[0]
+            held[signal.Signals(signum)](signum, frame)
+
+
+class _Processes:
+    """Processes that are started afresh, so that threads and locks of this one do no harm."""
+
+    def __init__(self, jobs: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._made = context.Value("Q", 0)
+        # A byte, and no lock: a worker that is killed while it holds one would hold it for ever.
+        self._stop = context.RawValue("B", 0)
+        self._executor = ProcessPoolExecutor(
+            jobs, mp_context=context, initializer=_start_worker, initargs=(self._made, self._stop)
+        )
+
+    def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
+        # Processes start here. They inherit the mask: the interrupt key reaches them too, and the first process alone
+        # shall answer it and end the work in order.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with _undisturbed():
+                return self._executor.submit(_work, task)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def made(self) -> int:
+        return int(self._made.get_obj().value)  # without the lock, for the same reason
+
+    def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
+        self._stop.value = 1
+        self._executor.shutdown(cancel_futures=True)
+
+
+# What a worker process shares with the first one; set once, when it starts.
+_tick: Callable[[int], object]
+
+
+def _start_worker(made: Synchronized[int], stop: ctypes.c_uint8) -> None:
+    global _tick  # noqa: PLW0603
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:  # no worker outlives the process that it works for
+        wait_for_any([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+    def tick(count: int) -> None:
+        with made.get_lock():
+            made.value += count
+        if stop.value:
+            raise _Stopped
+
+    _tick = tick
+
+
+def _work(task: LayerTask) -> LayerDescriptor:
+    return make_layer(task, _tick)

@@ -1,0 +1,45 @@
+"""What tests of every kind share."""
+
+import os
+import tempfile
+from collections.abc import Generator, Iterator
+from pathlib import Path
+
+import pytest
+
+from required import REQUIRED, require_tool, unavailable
+
+__all__ = ["require_tool"]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of recorded graphs, golden digests and samples beside the project; without it the test is skipped."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        unavailable("no ../shared beside the project: its recorded graphs and golden digests are needed")
+    return folder
+
+
+@pytest.fixture
+def ordinary() -> Iterator[Path]:
+    """A folder of an ordinary user's, and her rights while the test runs: root, who reads everything, gives up his."""
+    user = os.geteuid()
+    with tempfile.TemporaryDirectory() as folder:
+        if user == 0:
+            nobody = 65534
+            os.chown(folder, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(user)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where every tool is required, no test may be skipped, for whatever reason."""
+    report = yield
+    if REQUIRED and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+    return report

@@ -1,0 +1,56 @@
+"""The sdist is whole, and the wheel that is built from it works far from the source tree."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+import zipfile
+from pathlib import Path
+
+from integration.clients import call
+
+SCRIPT = """
+import json, sys
+import fastlayers
+from fastlayers import _core
+assert fastlayers.__file__.startswith(sys.prefix), fastlayers.__file__
+assert _core.__file__.startswith(sys.prefix), _core.__file__
+missing = [name for name in fastlayers.__all__ if not hasattr(fastlayers, name)]
+assert not missing, missing
+closure = fastlayers.read_closure(sys.argv[1])
+print(json.dumps([closure.paths[i] for i in fastlayers.order_by_popularity(closure).order.tolist()]))
+"""
+
+
+def test_the_sdist_has_what_the_extension_is_made_of(distributions: Path) -> None:
+    (sdist,) = distributions.glob("*.tar.gz")
+    with tarfile.open(sdist) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    sources = {"_core.pyx", "_core.pyi", "py.typed", "_graph.c", "_graph.h", "_names.c", "_names.h", "_tar.c", "_tar.h"}
+    assert {f"src/fastlayers/{name}" for name in sources} <= names
+    assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/conftest.py"} <= names
+    assert "src/fastlayers/_core.c" not in names  # made by Cython, anew on every machine
+    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+
+
+def test_the_wheel_has_types_and_no_sources(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    assert {"fastlayers/py.typed", "fastlayers/_core.pyi", "fastlayers/sources/venv.py"} <= names
+    assert [name for name in names if name.startswith("fastlayers/_core.") and name.endswith(".so")]
+    assert not [name for name in names if name.endswith((".pyx", ".c", ".h"))]
+    assert all(name.startswith(("fastlayers/", "fastlayers-")) for name in names)
+
+
+def test_the_wheel_works_in_an_environment_of_its_own(environment: Path, tmp_path: Path) -> None:
+    a, b = "a" * 32, "b" * 32
+    graph = tmp_path / "graph.json"
+    nodes = [{"path": f"/nix/store/{a}-a", "references": [f"/nix/store/{b}-b"]}, {"path": f"/nix/store/{b}-b"}]
+    graph.write_text(json.dumps({"graph": [{"references": [], **node} for node in nodes]}))
+    printed = call(environment / "bin/python", "-I", "-c", SCRIPT, graph, cwd=tmp_path)
+    assert printed == f'["/nix/store/{b}-b", "/nix/store/{a}-a"]\n'
+    program = environment / "bin/fastlayers"
+    assert call(program, "--version", cwd=tmp_path).startswith("fastlayers ")
+    assert call(program, "popularity", graph, cwd=tmp_path).split() == [f"/nix/store/{b}-b", f"/nix/store/{a}-a"]
+    assert subprocess.run([program, "plan"], check=False, capture_output=True, cwd=tmp_path).returncode == 2

@@ -1,0 +1,269 @@
+"""The command line: what it prints, and where, and what it does not load."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastlayers import __version__
+from fastlayers.cli import commands
+from stores import APP, BASE, LIB, make_store, write_json
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_store(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def fastlayers(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    check = options.pop("check", True)
+    options = {"capture_output": True, "text": True, **options}
+    return subprocess.run([sys.executable, "-m", "fastlayers", *arguments], check=check, **options)
+
+
+BUILD = ("build", "graph.json", "--store-root", "root")
+
+
+def modules_of(*arguments: str) -> set[str]:
+    """The packages that a command loads."""
+    program = (
+        "import sys\n"
+        "from fastlayers.__main__ import main\n"
+        "sys.argv[1:] = sys.stdin.read().split()\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=" ".join(arguments), check=True, capture_output=True, text=True
+    )
+    return set(done.stderr.split())
+
+
+def test_version() -> None:
+    assert fastlayers("--version").stdout == f"fastlayers {__version__}\n"
+    loaded = modules_of("--version")
+    assert not loaded & {"numpy", "rich", "click", "msgspec"}
+    assert "fastlayers" in loaded
+
+
+@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in commands.commands)])
+def test_help_loads_little(arguments: tuple[str, ...]) -> None:
+    loaded = modules_of(*arguments)
+    assert not loaded & {"numpy", "rich", "scipy", "msgspec"}
+    assert "click" in loaded
+
+
+def test_closure_and_popularity_load_neither_rich_nor_scipy(folder: Path) -> None:
+    for command in ("closure", "popularity"):
+        assert not modules_of(command, "graph.json") & {"rich", "scipy", "isal"}
+
+
+@pytest.mark.parametrize("command", commands.commands)
+def test_help_has_examples(command: str) -> None:
+    text = fastlayers(command, "--help").stdout
+    assert "Examples:" in text
+    assert f" fastlayers {command} " in text.partition("Examples:")[2]
+    assert text == fastlayers(command, "-h").stdout
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_tells_the_exit_statuses() -> None:
+    from fastlayers import errors
+
+    text = fastlayers("--help").stdout
+    statuses = text.partition("Exit statuses:")[2]
+    told = {int(line.split()[0]) for line in statuses.splitlines() if line.strip()[:1].isdigit()}
+    raised = {getattr(errors, name).exit_status for name in errors.__all__}
+    assert raised | {0, 2, 130} <= told
+    assert len({getattr(errors, name).exit_status for name in errors.__all__}) == len(errors.__all__)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell: str, tmp_path: Path) -> None:
+    try:
+        done = fastlayers(env={**os.environ, "_FASTLAYERS_COMPLETE": f"{shell}_source"})
+    except subprocess.CalledProcessError as error:
+        if "bash" in error.stderr.lower():  # click asks it for its version
+            pytest.skip("no bash")
+        raise
+    assert "_FASTLAYERS_COMPLETE" in done.stdout and "complete" in done.stdout
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
+
+
+def test_completion_completes() -> None:
+    environment = {
+        **os.environ,
+        "_FASTLAYERS_COMPLETE": "bash_complete",
+        "COMP_WORDS": "fastlayers po",
+        "COMP_CWORD": "1",
+    }
+    assert fastlayers(env=environment).stdout == "plain,popularity\n"
+
+
+def test_closure(folder: Path) -> None:
+    assert fastlayers("closure", "graph.json").stdout == f"{APP}\n{LIB}\n{BASE}\n"
+    assert fastlayers("closure", "graph.json", "--sizes").stdout == f"{APP}\t816\n{LIB}\t520\n{BASE}\t456\n"
+    referring = f"{APP}\n  {LIB}\n  {BASE}\n{LIB}\n  {BASE}\n{BASE}\n"
+    assert fastlayers("closure", "graph.json", "--references").stdout == referring
+
+
+def test_closure_of_unknown_sizes_from_standard_input(folder: Path) -> None:
+    done = fastlayers("closure", "-", "--sizes", input=f"{BASE}\n\n0\n")
+    assert done.stdout == f"{BASE}\t-\n"
+
+
+def test_closure_of_several_sources(folder: Path) -> None:
+    other = "/nix/store/1fxf4fycw8n4f0sj8j2wg936kkv1ajcz-other"
+    write_json(folder / "other.json", [{"path": other, "references": []}])
+    assert fastlayers("closure", "graph.json", "other.json").stdout.splitlines() == [APP, other, LIB, BASE]
+
+
+def test_empty_closure_prints_nothing(folder: Path) -> None:
+    write_json(folder / "empty.json", {"graph": []})
+    for command in ("closure", "popularity"):
+        assert fastlayers(command, "empty.json").stdout == ""
+
+
+def test_popularity(folder: Path) -> None:
+    graph = {"A": "BG", "B": "CE", "C": "DE", "D": "F", "E": "F", "F": "", "G": ""}
+    write_json(folder / "2018.json", {"k": [{"path": name, "references": list(refs)} for name, refs in graph.items()]})
+    assert fastlayers("popularity", "2018.json", "k").stdout.split() == list("FEDCBGA")
+    counted = fastlayers("popularity", "2018.json", "--counts").stdout
+    assert counted == "9\tF\n5\tE\n4\tD\n3\tC\n2\tB\n2\tG\n1\tA\n"
+
+
+def test_names_that_are_not_ascii(folder: Path) -> None:
+    write_json(folder / "uni.json", [{"path": "/nix/store/é-😀", "references": []}])
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for command in ("closure", "popularity"):
+        assert fastlayers(command, "uni.json", env=environment, encoding="utf-8").stdout == "/nix/store/é-😀\n"
+
+
+def test_plan(folder: Path) -> None:
+    table = fastlayers("plan", "graph.json", "--max-layers", "2").stdout
+    assert table.splitlines()[0].startswith("popularity/1: 2 layers, 3 paths, ")
+    assert "base-1.0" in table and "lib-2.0, app-3.0" in table and "25.4 %" in table and "74.6 %" in table
+    layers = json.loads(fastlayers("plan", "graph.json", "--max-layers", "2", "--format", "layers").stdout)
+    assert layers == [[BASE], [LIB, APP]]
+    whole = json.loads(fastlayers("plan", "graph.json", "--max-layers", "2", "--format", "json").stdout)
+    assert whole == {
+        "version": 1,
+        "strategy": "popularity/1",
+        "layers": [{"size": 456, "paths": [BASE]}, {"size": 520 + 816, "paths": [LIB, APP]}],
+    }
+
+
+def test_build_prints_a_table(folder: Path) -> None:
+    done = fastlayers(*BUILD, "--to", "oci:image", "--name", "app:1")
+    lines = done.stdout.splitlines()
+    image_id = json.loads((folder / "image/index.json").read_bytes())["manifests"][0]["digest"]
+    manifest = json.loads((folder / "image/blobs/sha256" / image_id[7:]).read_bytes())
+    assert lines[0].strip() == "image ID " + manifest["config"]["digest"]
+    assert lines[1].strip() == "manifest " + image_id
+    assert lines[2].startswith("3 layers, ")
+    for layer, what in zip(manifest["layers"], ["base-1.0", "lib-2.0", "app-3.0"], strict=True):
+        (row,) = [line for line in lines if what in line]
+        assert layer["digest"][7:19] in row
+    assert done.stderr == ""
+
+
+def test_the_table_makes_way_for_an_archive(folder: Path) -> None:
+    done = fastlayers(*BUILD, "--to", "docker-archive:-:app:1", text=False)
+    assert b"base-1.0" in done.stderr and b"3 layers, " in done.stderr
+    (folder / "piped.tar").write_bytes(done.stdout)
+    with tarfile.open(folder / "piped.tar") as tar:
+        assert tar.getnames()[-1] == "manifest.json"
+    fastlayers(*BUILD, "--to", "docker-archive:file.tar:app:1")
+    assert (folder / "file.tar").read_bytes() == done.stdout
+
+
+def test_quiet(folder: Path) -> None:
+    done = fastlayers(*BUILD, "--to", "oci:image", "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_json(folder: Path) -> None:
+    done = fastlayers(*BUILD, "--to", "oci:image", "--to", "oci-archive:image.tar", "--json")
+    result = json.loads(done.stdout)
+    assert result["destinations"] == ["oci:image", "oci-archive:image.tar"]
+    assert [layer["paths"] for layer in result["layers"]] == [[BASE], [LIB], [APP]]
+    assert done.stderr == ""
+
+
+def config_of(folder: Path, *options: str, **environment: str) -> dict[str, Any]:
+    """The image config of a build with these options."""
+    done = fastlayers(*BUILD, "--to", "oci:image", "--json", *options, env={**os.environ, **environment})
+    config = folder / "image/blobs/sha256" / json.loads(done.stdout)["image_id"][7:]
+    return json.loads(config.read_bytes())
+
+
+def test_options_make_the_configuration(folder: Path) -> None:
+    write_json(
+        folder / "config.json", {"Cmd": ["old"], "Env": ["A=1", "B=1"], "Labels": {"a": "1"}, "StopSignal": "INT"}
+    )
+    options = ["--config", "config.json", "--cmd", f"{APP}/bin/app 'two words'", "--entrypoint", '["env", "-i"]']
+    options += ["--env", "B=2", "--env", "C=3=4", "--workdir", "/w", "--user", "1:2", "--label", "b=x=y"]
+    options += ["--expose", "80", "--expose", "53/udp", "--volume", "/data", "--arch", "arm", "--variant", "v7"]
+    config = config_of(folder, *options)
+    assert config["config"] == {
+        "Cmd": [f"{APP}/bin/app", "two words"],
+        "Entrypoint": ["env", "-i"],
+        "Env": ["A=1", "B=2", "C=3=4"],
+        "WorkingDir": "/w",
+        "User": "1:2",
+        "Labels": {"a": "1", "b": "x=y"},
+        "ExposedPorts": {"80/tcp": {}, "53/udp": {}},
+        "Volumes": {"/data": {}},
+        "StopSignal": "INT",
+    }
+    assert (config["architecture"], config["variant"], config["os"]) == ("arm", "v7", "linux")
+
+
+def test_dates_of_the_image_never_change_a_layer(folder: Path) -> None:
+    plain = config_of(folder)
+    epoch = config_of(folder, SOURCE_DATE_EPOCH="1700000000")
+    dated = config_of(folder, "--created", "2024-05-06T07:08:09+02:00", SOURCE_DATE_EPOCH="1700000000")
+    assert [config["created"] for config in (plain, epoch, dated)] == [
+        "1970-01-01T00:00:01Z",
+        "2023-11-14T22:13:20Z",
+        "2024-05-06T05:08:09Z",
+    ]
+    assert plain["rootfs"] == epoch["rootfs"] == dated["rootfs"]
+
+
+def test_owner_and_mtime_change_every_layer(folder: Path) -> None:
+    plain = config_of(folder)["rootfs"]["diff_ids"]
+    seen = set(plain)
+    for options in (["--uid", "7"], ["--gid", "7"], ["--uname", "u"], ["--gname", "g"], ["--mtime", "2"]):
+        seen |= set(config_of(folder, *options)["rootfs"]["diff_ids"])
+    assert len(seen) == 6 * len(plain)
+    assert config_of(folder, "--mtime", "1970-01-01T00:00:01Z")["rootfs"]["diff_ids"] == plain
+
+
+def test_the_virtual_environment_that_is_active(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a source it is the source; here it is one that does not exist, which the message names."""
+    for command in (["closure"], ["plan"], ["build", "--to", "oci:image"]):
+        done = fastlayers(*command, check=False, env={**os.environ, "VIRTUAL_ENV": "/absent/environment"})
+        assert done.returncode == 3
+        assert "/absent/environment" in done.stderr
+    done = fastlayers("closure", "graph.json", env={**os.environ, "VIRTUAL_ENV": "/absent/environment"})
+    assert done.stdout.startswith(APP)
+
+
+def test_the_installed_program_is_this_one() -> None:
+    program = Path(sys.executable).parent / "fastlayers"
+    if not program.exists():
+        pytest.skip("fastlayers is not installed beside this Python")
+    assert subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout == (
+        f"fastlayers {__version__}\n"
+    )
