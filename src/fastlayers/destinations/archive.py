@@ -56,8 +56,9 @@ class Archive:
             for blob in base:
                 self._write_blob(blob.digest, blob.size, blob.copy)
             if codec.name != "none" or (seekable and not local):
-                folder = None if self._partial is None else os.path.dirname(self._partial)
-                self._spool = tempfile.mkdtemp(prefix=".fastlayers-", dir=folder)
+                folder = tempfile.gettempdir() if self._partial is None else os.path.dirname(self._partial)
+                self._spool = os.path.join(folder, f".fastlayers-{secrets.token_hex(8)}")
+                os.mkdir(self._spool, 0o700)  # after its name is known: a signal may come between any two lines
                 return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(recipes))]
             # A layer may be one that the base has. That is known when it is made: too late for a place in the file.
             if not seekable or base:

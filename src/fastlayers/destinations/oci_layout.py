@@ -6,8 +6,8 @@ import contextlib
 import fcntl
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,6 +32,7 @@ class OciLayout:
         self._work: str | None = None
         self._ready: list[tuple[str, LayerDescriptor]] = []  # layers in the work folder
         self._placed: list[str] = []  # blobs that were not there before
+        self._index: str | None = None  # the new index, in the work folder until it counts
 
     def begin(
         self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
@@ -50,7 +51,8 @@ class OciLayout:
                 for folder in ("blobs", "blobs/sha256"):
                     if not os.path.isdir(self._in(folder)):
                         self._make_folder(folder)
-                self._work = tempfile.mkdtemp(prefix=".fastlayers-", dir=self._path)
+                self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
+                os.mkdir(self._work, 0o700)
             return [NewFile(os.path.join(self._work, str(i))) for i in range(len(recipes))]
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
@@ -61,12 +63,15 @@ class OciLayout:
         with self._errors(), self._locked():
             try:
                 self._place(image)
-                self._update_index(image.index_entry(self._name))
+                self._index = self._written("index.json", self._new_index(image.index_entry(self._name)))
+                os.rename(self._index, self._in("index.json"))
             except BaseException:
-                # Still locked: nobody else has an image yet that counts on these blobs.
-                for blob in self._placed:
-                    with contextlib.suppress(OSError):
-                        os.unlink(blob)
+                # Once the index has left the work folder the blobs are named. Until then, and still locked, nobody
+                # else has an image that counts on them.
+                if self._index is None or os.path.exists(self._index):
+                    for blob in self._placed:
+                        with contextlib.suppress(OSError):
+                            os.unlink(blob)
                 raise
         self.abort()
 
@@ -87,13 +92,13 @@ class OciLayout:
         self._made.clear()
 
     def _make_folder(self, name: str) -> None:
+        self._made.append(self._in(name))  # before it is: a signal may come between any two lines
         try:
             os.mkdir(self._in(name))
-        except FileExistsError:
+        except OSError:
+            self._made.pop()
             if not os.path.isdir(self._in(name)):  # else another build was faster
                 raise
-        else:
-            self._made.append(self._in(name))
 
     def _place(self, image: Image) -> None:
         """Bring all blobs to their places."""
@@ -109,10 +114,11 @@ class OciLayout:
                 self._place_blob(path, blob.digest, blob.size)
         for digest, data in ((image.config_digest, image.config), (image.manifest_digest, image.manifest)):
             if not self._has(digest, len(data)):
-                self._placed.append(self._in(blob_path(digest)))
-                self._write(blob_path(digest), data)
+                self._place_blob(self._written("blob", data), digest, len(data))
 
-    def _update_index(self, entry: dict[str, Any]) -> None:
+    def _new_index(self, entry: dict[str, Any]) -> bytes:
+        """The index with this image in it."""
+
         def tag_of(one: dict[str, Any]) -> object:
             return (one.get("annotations") or {}).get(_REF_NAME)
 
@@ -123,10 +129,7 @@ class OciLayout:
 
         index = self._read_index()
         index["manifests"] = [*(other for other in index["manifests"] if not replaced(other)), entry]
-        # From here on the blobs are named: unreferenced ones do no harm, an index without its blobs would.
-        self._placed.clear()
-        self._made.clear()
-        self._write("index.json", canonical_json(index))
+        return canonical_json(index)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -167,13 +170,14 @@ class OciLayout:
             self._placed.append(self._in(blob_path(digest)))
         os.rename(path, self._in(blob_path(digest)))  # over one of the same name, which nobody has looked into
 
-    def _write(self, name: str, data: bytes) -> None:
-        path = os.path.join(self._work or "", "metadata")
+    def _written(self, name: str, data: bytes) -> str:
+        """A file in the work folder, safely on disk."""
+        path = os.path.join(self._work or "", name)
         with open(path, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(path, self._in(name))
+        return path
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
