@@ -2,6 +2,7 @@
 
 cimport cython
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
@@ -266,6 +267,9 @@ cdef extern from "_tar.h" nogil:
     fl_status fl_add_symlink(fl_layer *, const char *, const char *, fl_place *)
     fl_status fl_add_path(fl_layer *, const char *, fl_place *)
     fl_status fl_add_tree(fl_layer *, const char *, fl_place *)
+    fl_status fl_add_layer(fl_layer *, const fl_layer *, fl_place *)
+    size_t fl_layer_pack(const fl_layer *, char *)
+    fl_status fl_layer_unpack(fl_layer *, const char *, size_t)
     uint64_t fl_layer_size(const fl_layer *)
     uint64_t fl_layer_entries(const fl_layer *)
     uint64_t fl_layer_fingerprint(const fl_layer *)
@@ -325,6 +329,7 @@ cdef class TarLayer:
 
     cdef fl_layer *layer
     cdef bint opened
+    cdef tuple profile
 
     def __cinit__(
         self, *, int64_t uid, int64_t gid, str uname, str gname, int64_t mtime, str root="", bint whiteouts=False
@@ -334,6 +339,12 @@ cdef class TarLayer:
         self.layer = fl_layer_new(&profile)
         if self.layer == NULL:
             raise MemoryError
+        self.profile = (uid, gid, uname, gname, mtime, root, whiteouts)
+
+    def __reduce__(self):
+        cdef bytes packed = PyBytes_FromStringAndSize(NULL, fl_layer_pack(self.layer, NULL))
+        fl_layer_pack(self.layer, packed)
+        return _unpack_layer, (self.profile, packed)
 
     def __dealloc__(self):
         fl_layer_free(self.layer)
@@ -385,6 +396,21 @@ cdef class TarLayer:
             status = fl_add_tree(self.layer, text, &place)
         self.added(status, &place)
 
+    def add_layer(self, TarLayer other not None):
+        """Add the entries of another layer, of the same profile."""
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef fl_status status
+        if self.opened or self.profile != other.profile or self is other:
+            raise ValueError("the layer has been opened, or the other one has another profile")
+        with nogil:
+            status = fl_add_layer(self.layer, other.layer, &place)
+        self.added(status, &place)
+
+    @property
+    def memory(self):
+        """Bytes that the table of entries takes."""
+        return fl_layer_pack(self.layer, NULL)
+
     @property
     def size(self):
         """Bytes of the whole archive."""
@@ -403,6 +429,21 @@ cdef class TarLayer:
         """A new stream of the layer's bytes, from the start: the same bytes every time, or an error."""
         self.opened = True
         return TarStream(self)
+
+
+def _unpack_layer(tuple profile, bytes packed):
+    """A layer as it was when it was pickled; it is finished."""
+    uid, gid, uname, gname, mtime, root, whiteouts = profile
+    cdef TarLayer layer = TarLayer(
+        uid=uid, gid=gid, uname=uname, gname=gname, mtime=mtime, root=root, whiteouts=whiteouts
+    )
+    cdef fl_status status = fl_layer_unpack(layer.layer, packed, len(packed))
+    layer.opened = True
+    if status == FL_NO_MEMORY:
+        raise MemoryError
+    if status != FL_OK:
+        raise ValueError("not a layer of this program on this kind of machine")
+    return layer
 
 
 @cython.final

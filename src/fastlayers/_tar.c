@@ -370,6 +370,58 @@ enum fl_status fl_add_tree(struct fl_layer *layer, const char *path, struct fl_p
     return status;
 }
 
+enum fl_status fl_add_layer(struct fl_layer *layer, const struct fl_layer *other, struct fl_place *place) {
+    enum fl_status status = FL_OK;
+    for (size_t i = 0; i < other->count && !status; i++) {
+        const struct entry *entry = &other->entries[i];
+        const char *own = other->text + entry->text;
+        size_t end = i + 1 < other->count ? other->entries[i + 1].text : other->used;
+        size_t extra = end - entry->text - entry->own;
+        char *text = text_room(layer, extra);
+        if (!set_path(layer, entry->keep, own, entry->own) || (!text && extra)) return FL_NO_MEMORY;
+        if (extra) memcpy(text, own + entry->own, extra);
+        status = append(layer, *entry, entry->keep, extra, place);
+    }
+    return status;
+}
+
+/* What is packed before the entries and the text. */
+struct packed {
+    uint64_t magic, count, used, longest, size, fingerprint;
+};
+
+static const uint64_t PACKED = 0x666c6c6179657231u ^ sizeof(struct entry);
+
+size_t fl_layer_pack(const struct fl_layer *layer, char *out) {
+    struct packed packed = {PACKED, layer->count, layer->used, layer->longest, layer->size, layer->fingerprint};
+    size_t entries = layer->count * sizeof *layer->entries;
+    if (out) {
+        memcpy(out, &packed, sizeof packed);
+        if (entries) memcpy(out + sizeof packed, layer->entries, entries);
+        if (layer->used) memcpy(out + sizeof packed + entries, layer->text, layer->used);
+    }
+    return sizeof packed + entries + layer->used;
+}
+
+enum fl_status fl_layer_unpack(struct fl_layer *layer, const char *from, size_t size) {
+    struct packed packed;
+    if (size < sizeof packed) return FL_KIND;
+    memcpy(&packed, from, sizeof packed);
+    size_t rest = size - sizeof packed, entries = packed.count * sizeof *layer->entries;
+    if (packed.magic != PACKED || packed.count > rest / sizeof *layer->entries || packed.used != rest - entries) return FL_KIND;
+    layer->entries = grow(layer->entries, &layer->room, packed.count + 1, sizeof *layer->entries);
+    layer->text = grow(layer->text, &layer->text_room, packed.used + 1, 1);
+    if (!layer->entries || !layer->text) return FL_NO_MEMORY;
+    memcpy(layer->entries, from + sizeof packed, entries);
+    memcpy(layer->text, from + sizeof packed + entries, packed.used);
+    layer->count = packed.count;
+    layer->used = packed.used;
+    layer->longest = packed.longest;
+    layer->size = packed.size;
+    layer->fingerprint = packed.fingerprint;
+    return FL_OK;
+}
+
 uint64_t fl_layer_size(const struct fl_layer *layer) {
     return (layer->size + 2 * BLOCK + RECORD - 1) / RECORD * RECORD;
 }

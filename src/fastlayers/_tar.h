@@ -52,6 +52,14 @@ enum fl_status fl_add_symlink(struct fl_layer *, const char *path, const char *t
 enum fl_status fl_add_path(struct fl_layer *, const char *path, struct fl_place *);
 enum fl_status fl_add_tree(struct fl_layer *, const char *path, struct fl_place *);
 
+/* The entries of another layer of the same profile, behind those that are there. */
+enum fl_status fl_add_layer(struct fl_layer *, const struct fl_layer *other, struct fl_place *);
+
+/* A layer's table of entries as bytes, and the way back, into a new layer of the same profile and on the same kind of
+ * machine: for other processes. fl_layer_pack with NULL gives the size; fl_layer_unpack gives FL_KIND for anything else. */
+size_t fl_layer_pack(const struct fl_layer *, char *out);
+enum fl_status fl_layer_unpack(struct fl_layer *, const char *packed, size_t size);
+
 uint64_t fl_layer_size(const struct fl_layer *);         /* bytes of the whole archive */
 uint64_t fl_layer_entries(const struct fl_layer *);
 uint64_t fl_layer_fingerprint(const struct fl_layer *);  /* of every entry: path, kind, mode, size, mtime, inode */

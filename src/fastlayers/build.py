@@ -152,19 +152,19 @@ def build_image(
     if store_root and any(isinstance(item, FileList) for items in contents for item in items):
         raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
     recipes = [LayerRecipe(items, profile, store_root) for items in contents]
-    sizes = measure_all(recipes, jobs)
+    measured = measure_all(recipes, jobs)
+    sizes = [layer.size for layer in measured]
 
     # Make: every layer once, into all destinations.
     made: list[LayerDescriptor | None] = [None] * len(recipes)
     try:
         base_layers = base.layers if base else ()
         sinks = [
-            destination.begin(base_layers, recipes, sizes, codec, local=executor is None)
-            for destination in destinations
+            destination.begin(base_layers, measured, codec, local=executor is None) for destination in destinations
         ]
         tasks = [
-            LayerTask(recipe, codec, tuple(sink for sink in layer_sinks if sink is not None), jobs)
-            for recipe, *layer_sinks in zip(recipes, *sinks, strict=True)
+            LayerTask(layer.recipe, codec, tuple(sink for sink in layer_sinks if sink is not None), table=layer.table)
+            for layer, *layer_sinks in zip(measured, *sinks, strict=True)
         ]
         total = sum(sizes)
         work = make_layers(tasks, sizes, jobs=jobs, executor=executor, progress=lambda done: progress(done, total))

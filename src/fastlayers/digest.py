@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from threading import Thread
 from typing import Protocol
 
 __all__ = ["BLOCK", "Readable", "pump", "sha256"]
 
 BLOCK = 1 << 20  # bytes; compressors cut the stream here, so it is part of every codec profile
+_PART = BLOCK // 4  # hashed as soon as it is read, while it is in the nearest cache
 _SMALL = 8 * BLOCK  # below it, starting a second thread takes longer than it saves
+_AHEAD = 4  # blocks that the second thread may be behind
 
 
 class Readable(Protocol):
@@ -24,36 +27,72 @@ def sha256(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def pump(stream: Readable, size: int, consume: Callable[[memoryview], object], tick: Callable[[int], object]) -> str:
+def pump(
+    stream: Readable,
+    size: int,
+    consume: Callable[[memoryview], object],
+    tick: Callable[[int], object],
+    threads: int = 1,
+) -> str:
     """Send a stream of ``size`` bytes through SHA-256 and ``consume`` it, a block at a time.
-
-    A large stream is hashed by a second thread while this one reads and consumes.
 
     Args:
         stream: what to read.
         size: bytes that it is known to have.
         consume: gets every block, which is valid until it returns.
         tick: is told of every block's length after it is consumed; what it raises ends the work.
+        threads: with more than one a large stream is hashed by a second thread, while this one reads and consumes.
 
     Returns:
         The digest.
     """
     digest = hashlib.sha256()
-    if size < _SMALL:
-        view = memoryview(bytearray(min(BLOCK, max(size, 1))))
-        while got := stream.readinto(view):
-            digest.update(view[:got])
-            consume(view[:got])
-            tick(got)
-    else:
-        with ThreadPoolExecutor(1, thread_name_prefix="sha256") as hasher:
-            hashed: Future[None] | None = None
-            block, other = memoryview(bytearray(BLOCK)), memoryview(bytearray(BLOCK))
-            while got := stream.readinto(block):
-                if hashed:
-                    hashed.result()
-                hashed = hasher.submit(digest.update, block[:got])
-                consume(block[:got])
-                tick(got)
-                block, other = other, block
+    if threads > 1 and size >= _SMALL:
+        _pump_beside(stream, digest.update, consume, tick)
+        return "sha256:" + digest.hexdigest()
+    block = memoryview(bytearray(min(BLOCK, max(size, 1))))
+    filled = 0
+    while got := stream.readinto(block[filled : filled + _PART]):
+        digest.update(block[filled : filled + got])
+        filled += got
+        if filled == len(block):
+            consume(block)
+            tick(filled)
+            filled = 0
+    if filled:
+        consume(block[:filled])
+        tick(filled)
     return "sha256:" + digest.hexdigest()
+
+
+def _pump_beside(
+    stream: Readable,
+    update: Callable[[memoryview], object],
+    consume: Callable[[memoryview], object],
+    tick: Callable[[int], object],
+) -> None:
+    free: SimpleQueue[memoryview] = SimpleQueue()
+    full: SimpleQueue[tuple[memoryview, int]] = SimpleQueue()
+    for _ in range(_AHEAD):
+        free.put(memoryview(bytearray(BLOCK)))
+
+    def hash_blocks() -> None:
+        while True:
+            block, filled = full.get()
+            if not filled:
+                return
+            update(block[:filled])
+            free.put(block)
+
+    hasher = Thread(target=hash_blocks, name="sha256")
+    hasher.start()
+    try:
+        block = free.get()
+        while got := stream.readinto(block):
+            full.put((block, got))
+            consume(block[:got])
+            tick(got)
+            block = free.get()
+    finally:
+        full.put((memoryview(b""), 0))
+        hasher.join()

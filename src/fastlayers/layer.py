@@ -12,7 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from . import _core
@@ -26,14 +26,17 @@ __all__ = [
     "LayerDescriptor",
     "LayerRecipe",
     "LayerTask",
+    "MeasuredLayer",
     "NewFile",
     "Profile",
     "Sink",
     "make_layer",
     "measure",
     "rewrite_layer",
+    "split_recipe",
 ]
 
+_TREES = 16  # of a layer are measured at once
 _COMPRESSOR_BLOCK = 64 << 20  # a layer below this size is compressed by one thread: others have layers of their own
 
 
@@ -72,6 +75,25 @@ class LayerRecipe:
     root: str = ""
     parents: tuple[str, ...] | None = None
     whiteouts: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MeasuredLayer:
+    """A layer whose entries have been looked at.
+
+    Attributes:
+        recipe: what it is made of.
+        size: bytes of its tar.
+        table: its entries; None where they would take too much memory with those of the other layers.
+    """
+
+    recipe: LayerRecipe
+    size: int
+    table: _core.TarLayer | None = field(repr=False)
+
+    def tar(self) -> _core.TarLayer:
+        """The table; where it is not kept the entries are looked at once more."""
+        return measure(self.recipe) if self.table is None else self.table
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +167,15 @@ class LayerTask:
         recipe: what to make.
         codec: how to compress it.
         sinks: where the stored bytes go; none, when digests are all that is wanted.
-        threads: how many threads may compress a large layer; they never change a byte.
+        threads: how many threads may work on the layer; they never change a byte.
+        table: what :func:`measure` gives for the recipe, where it is known already.
     """
 
     recipe: LayerRecipe
     codec: Codec = Codec()  # noqa: RUF009  frozen
     sinks: tuple[Sink, ...] = ()
     threads: int = 1
+    table: _core.TarLayer | None = field(default=None, repr=False)
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:
@@ -183,6 +207,20 @@ def measure(recipe: LayerRecipe) -> _core.TarLayer:
     else:
         _add_union(layer, recipe)
     return layer
+
+
+def split_recipe(recipe: LayerRecipe) -> list[LayerRecipe]:
+    """Recipes whose layers, one added to the other, are the recipe's: to measure one layer's trees side by side."""
+    trees = [contents for contents in recipe.contents if isinstance(contents, Tree)]
+    if len(trees) < len(recipe.contents) or len(trees) <= _TREES:
+        return [recipe]
+    parents = recipe.parents
+    if parents is None:
+        parents = tuple(sorted(_parents([tree.path for tree in trees])))
+    return [
+        replace(recipe, contents=recipe.contents[i : i + _TREES], parents=() if i else parents)
+        for i in range(0, len(trees), _TREES)
+    ]
 
 
 def _parents(paths: Sequence[str]) -> set[str]:
@@ -257,7 +295,7 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         DestinationError: a sink cannot be written.
     """
     start = time.perf_counter()
-    layer = measure(task.recipe)
+    layer = measure(task.recipe) if task.table is None else task.table
     outputs: list[tuple[str, int]] = []
     try:
         for sink in task.sinks:
@@ -270,7 +308,7 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
                     _write_all(fd, data)
 
         if task.codec.name == "none":
-            diff_id = pump(layer.open(), layer.size, store, tick)
+            diff_id = pump(layer.open(), layer.size, store, tick, task.threads)
             digest, size = diff_id, layer.size
         else:
             diff_id, digest, size = _compress(task, layer, store, tick)
@@ -308,7 +346,7 @@ def _compress(
 
     encoder = task.codec.encoder(take, task.threads if layer.size >= _COMPRESSOR_BLOCK else 1)
     try:
-        diff_id = pump(layer.open(), layer.size, encoder.write, tick)
+        diff_id = pump(layer.open(), layer.size, encoder.write, tick, task.threads)
     except BaseException:
         try:  # ends its threads
             encoder.close()
@@ -332,10 +370,8 @@ def _errors_of(path: str) -> Iterator[None]:
         raise DestinationError(f"{path}: {error.strerror}") from None
 
 
-def rewrite_layer(layer: _core.TarLayer, recipe: LayerRecipe, made: LayerDescriptor, fd: int) -> None:
+def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> None:
     """Write the tar of a layer that has been made once more, for an output that had to know the digest first.
-
-    ``layer`` is what :func:`measure` gave for the recipe, before or after it was made.
 
     It is not hashed again: inode, mode, size and mtime of every file must be those of the first time.
 
@@ -343,10 +379,12 @@ def rewrite_layer(layer: _core.TarLayer, recipe: LayerRecipe, made: LayerDescrip
         LayerError: they are not.
         OSError: the output cannot be written.
     """
+    contents = measured.recipe.contents
+    layer = measured.tar()
     if layer.size != made.tar_size or layer.fingerprint != made.fingerprint:
-        first, last = recipe.contents[0].owner, recipe.contents[-1].owner
+        first, last = contents[0].owner, contents[-1].owner
         raise LayerError(f"the layer from {first} to {last}: its files changed while the image was built")
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
-    never_change = all(isinstance(contents, Tree) for contents in recipe.contents)
+    never_change = all(isinstance(item, Tree) for item in contents)
     written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))
     assert written == made.tar_size

@@ -8,8 +8,7 @@ import stat
 import tarfile
 from collections.abc import Callable, Sequence
 
-from ._core import TarLayer
-from .layer import LayerDescriptor, LayerRecipe, measure, rewrite_layer
+from .layer import LayerDescriptor, MeasuredLayer, rewrite_layer
 
 __all__ = ["LayersInOrder", "OuterTar", "member_header", "padding"]
 
@@ -75,19 +74,21 @@ class OuterTar:
 class LayersInOrder:
     """Writes plain layers to an outer tar in their order, each as soon as it and all before it are made.
 
-    The files are read once more. While the next layer is being made, its entries are looked at already.
+    The files are read once more.
     """
 
     def __init__(
-        self, tar: OuterTar, recipes: Sequence[LayerRecipe], name: Callable[[int, LayerDescriptor], str | None]
+        self,
+        tar: OuterTar,
+        layers: Sequence[MeasuredLayer],
+        name: Callable[[int, LayerDescriptor], str | None],
     ) -> None:
         """``name`` is told the index of the next layer, and gives its member's name; None when it is written."""
         self._tar = tar
-        self._recipes = recipes
+        self._layers = layers
         self._name = name
         self._ready: dict[int, LayerDescriptor] = {}
         self._next = 0
-        self._measured: TarLayer | None = None
 
     def add(self, index: int, made: LayerDescriptor) -> None:
         """Take a layer that is made; they come in any order.
@@ -99,17 +100,13 @@ class LayersInOrder:
         self._ready[index] = made
         while self._next in self._ready:
             layer = self._ready.pop(self._next)
-            recipe = self._recipes[self._next]
             name = self._name(self._next, layer)
             if name is not None:
                 self._tar.header(name, layer.tar_size)
-                rewrite_layer(self._measured or measure(recipe), recipe, layer, self._tar.fd)
+                rewrite_layer(self._layers[self._next], layer, self._tar.fd)
                 self._tar.position += layer.tar_size
                 self._tar.pad(layer.tar_size)
-            self._measured = None
             self._next += 1
-        if self._measured is None and self._next < len(self._recipes):
-            self._measured = measure(self._recipes[self._next])
 
 
 def _widen(fd: int) -> None:

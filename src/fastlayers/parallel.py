@@ -8,9 +8,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import chain
 from multiprocessing.connection import wait as wait_for_any
 from multiprocessing.sharedctypes import Synchronized
 from types import FrameType
@@ -18,11 +21,13 @@ from typing import Protocol
 
 from ._core import TarLayer
 from .errors import FastlayersError
-from .layer import LayerDescriptor, LayerRecipe, LayerTask, make_layer, measure
+from .layer import LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, make_layer, measure, split_recipe
 
 __all__ = ["available_cores", "make_layers", "measure_all"]
 
 _SMALL = 24 << 20  # bytes; an image below it is made sooner than a second process starts
+_TABLES = 64 << 20  # bytes; tables of entries of all layers that are kept
+_AHEAD = 64  # parts of layers that are measured ahead
 _POLL = 0.1  # seconds between looks at the progress
 
 
@@ -31,23 +36,41 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_all(recipes: Sequence[LayerRecipe], jobs: int) -> list[int]:
-    """The exact sizes of the layers' tars, in bytes; no file is opened.
+def measure_all(recipes: Sequence[LayerRecipe], jobs: int) -> list[MeasuredLayer]:
+    """Look at every entry of every layer, side by side; no file is opened.
+
+    Tables of entries are kept as long as all of them take no more than 64 MiB.
 
     Raises:
         LayerError: something on disk cannot go into a layer.
     """
-
-    def size(recipe: LayerRecipe) -> int:
-        layer: TarLayer = measure(recipe)
-        return layer.size
-
+    parts = [split_recipe(recipe) for recipe in recipes]
+    measured: list[MeasuredLayer] = []
+    room = _TABLES
     with ThreadPoolExecutor(max(jobs, 1), thread_name_prefix="measure") as threads:
         try:
-            return list(threads.map(size, recipes))
+            tables = _measured(threads, chain.from_iterable(parts))
+            for recipe, (_, *others) in zip(recipes, parts, strict=True):
+                table = next(tables)
+                for _ in others:
+                    table.add_layer(next(tables))
+                room -= table.memory
+                measured.append(MeasuredLayer(recipe, table.size, table if room >= 0 else None))
         except BaseException:
             threads.shutdown(cancel_futures=True)
             raise
+    return measured
+
+
+def _measured(threads: Executor, recipes: Iterable[LayerRecipe]) -> Iterator[TarLayer]:
+    """What is measured of each, in order; a few are measured ahead."""
+    ahead: deque[Future[TarLayer]] = deque()
+    for recipe in recipes:
+        ahead.append(threads.submit(measure, recipe))
+        if len(ahead) > _AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
 
 
 def make_layers(
@@ -63,17 +86,22 @@ def make_layers(
     Closing the iterator early, or an error in one layer, stops the work on all.
 
     Args:
-        tasks: what to make.
+        tasks: what to make; how many threads work on each is decided here.
         sizes: bytes of each layer's tar.
         jobs: how many workers; with one, and for a small image, no process is started.
         executor: takes the tasks instead of workers of our own; its processes must see the same files.
         progress: is told the bytes of tar that have been made so far, ten times a second.
     """
+    total = sum(sizes)
+    # A layer that is more than half of a worker's share would be waited for: what can be done beside each other is.
+    tasks = [
+        replace(task, threads=jobs if 2 * jobs * size > total else 1) for task, size in zip(tasks, sizes, strict=True)
+    ]
     largest_first = sorted(range(len(tasks)), key=lambda i: (-sizes[i], i))
     crew: _Crew
     if executor is not None:
         crew = _Borrowed(executor)
-    elif jobs <= 1 or len(tasks) <= 1 or sum(sizes) < _SMALL:
+    elif jobs <= 1 or len(tasks) <= 1 or total < _SMALL:
         crew = _Thread()
     else:
         crew = _Processes(min(jobs, len(tasks)))

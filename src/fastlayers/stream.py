@@ -100,7 +100,7 @@ def stream_image(
     else:
         _write_base(store_root + conf.from_image, out, config)
 
-    sizes = measure_all(recipes, jobs)
+    measured = measure_all(recipes, jobs)
 
     def member(index: int, layer: LayerDescriptor) -> str:
         paths = conf.store_layers[index]
@@ -109,9 +109,9 @@ def stream_image(
         out.layers.append((diff_id, f"{diff_id}/layer.tar", paths))
         return f"{diff_id}/layer.tar"
 
-    in_order = LayersInOrder(tar, recipes, member)
-    tasks = [LayerTask(recipe) for recipe in recipes]
-    with closing(make_layers(tasks, sizes, jobs=jobs)) as work:
+    in_order = LayersInOrder(tar, measured, member)
+    tasks = [LayerTask(layer.recipe, table=layer.table) for layer in measured]
+    with closing(make_layers(tasks, [layer.size for layer in measured], jobs=jobs)) as work:
         for index, layer in work:
             in_order.add(index, layer)
     _write_customisation(conf.customisation_layer, store_root, out)

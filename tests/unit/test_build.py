@@ -33,7 +33,7 @@ from fastlayers import (
 from fastlayers.build import BuildResult
 from fastlayers.closure import Closure
 from fastlayers.contents import Generated, GeneratedEntry, Tree
-from fastlayers.layer import NewFile
+from fastlayers.layer import MeasuredLayer, NewFile
 from stores import ABSENT, APP, BASE, LIB, make_store, write_file
 
 NAME = ImageName("example.org/app", "1")
@@ -422,11 +422,11 @@ def test_a_file_that_changes_leaves_no_image(
     file.chmod(0o755)
     measured = parallel.measure_all
 
-    def measure_and_spoil(*arguments: Any) -> list[int]:
-        sizes = measured(*arguments)
+    def measure_and_spoil(*arguments: Any) -> list[MeasuredLayer]:
+        layers = measured(*arguments)
         with file.open("ab") as script:
             script.write(bytes(100_000))
-        return sizes
+        return layers
 
     monkeypatch.setattr("fastlayers.build.measure_all", measure_and_spoil)
     with pytest.raises(LayerError, match="app"):
@@ -540,7 +540,7 @@ def test_many_builds_into_one_layout_at_once(closure: Closure) -> None:
 
 def test_a_failed_build_leaves_what_another_made_meanwhile(closure: Closure) -> None:
     first = parse_destination("oci:image:1")
-    first.begin([], [], [], Codec(), local=True)
+    first.begin([], [], Codec(), local=True)
     build(closure, "oci:image:2")
     first.abort()
     assert tags("image") == ["2"] and read_base("oci:image:2").layers

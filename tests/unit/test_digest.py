@@ -15,10 +15,11 @@ def data_of(size: int) -> bytes:
 @pytest.mark.parametrize(
     "size", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 8 * BLOCK - 1, 8 * BLOCK, 8 * BLOCK + 1, 11 * BLOCK + 7]
 )
-def test_every_byte_in_order(size: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_byte_in_order(size: int, threads: int) -> None:
     data = data_of(size)
     consumed, ticks = [], []
-    digest = pump(io.BytesIO(data), size, lambda block: consumed.append(bytes(block)), ticks.append)
+    digest = pump(io.BytesIO(data), size, lambda block: consumed.append(bytes(block)), ticks.append, threads)
     assert b"".join(consumed) == data
     assert digest == sha256(data) == "sha256:" + hashlib.sha256(data).hexdigest()
     assert [len(block) for block in consumed] == ticks
@@ -27,7 +28,8 @@ def test_every_byte_in_order(size: int) -> None:
 
 @pytest.mark.parametrize("size", [3, 20 * BLOCK])
 @pytest.mark.parametrize("where", ["consume", "tick", "read"])
-def test_what_fails_ends_the_work(size: int, where: str) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_fails_ends_the_work(size: int, where: str, threads: int) -> None:
     class Broken(io.BytesIO):
         def readinto(self, buffer: memoryview) -> int:
             if where == "read" and self.tell() >= size // 2:
@@ -41,5 +43,5 @@ def test_what_fails_ends_the_work(size: int, where: str) -> None:
     consume = fail if where == "consume" else done.append
     tick = fail if where == "tick" else lambda count: None
     with pytest.raises(ArithmeticError):
-        pump(Broken(data_of(size)), size, consume, tick)
+        pump(Broken(data_of(size)), size, consume, tick, threads)
     assert len(done) <= size // BLOCK // 2 + 1

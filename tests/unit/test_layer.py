@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from fastlayers import DestinationError, LayerError, LayerRecipe, LayerTask, Profile, make_layer
+from fastlayers import layer as layer_module
 from fastlayers.contents import Contents, Generated, GeneratedEntry, Tree
-from fastlayers.layer import FileRange, NewFile, measure, rewrite_layer
+from fastlayers.layer import FileRange, MeasuredLayer, NewFile, measure, rewrite_layer, split_recipe
 from stores import APP, BASE, LIB, make_store, write_file
 
 
@@ -391,13 +392,55 @@ def test_the_second_writing_of_a_layer(root: Path, tmp_path: Path) -> None:
     task = recipe(root, LIB)
     made = make_layer(LayerTask(task))
     out = tmp_path / "out"
+    kept, dropped = MeasuredLayer(task, made.tar_size, measure(task)), MeasuredLayer(task, made.tar_size, None)
     with out.open("wb") as file:
-        rewrite_layer(measure(task), task, made, file.fileno())
+        rewrite_layer(kept, made, file.fileno())
     assert out.read_bytes() == bytes_of(task)
-    assert pipe_of(lambda fd: rewrite_layer(measure(task), task, made, fd)) == bytes_of(task)
+    assert pipe_of(lambda fd: rewrite_layer(dropped, made, fd)) == bytes_of(task)
     os.utime(root / LIB[1:] / "lib" / "lib.so", ns=(1, 1))
     with pytest.raises(LayerError, match=f"the layer from {LIB} to {LIB}: its files changed"):
-        rewrite_layer(measure(task), task, made, -1)
+        rewrite_layer(dropped, made, -1)
+    with pytest.raises(LayerError, match=r"lib\.so: changed while it was read"):
+        rewrite_layer(kept, made, os.open(os.devnull, os.O_WRONLY))
+
+
+def test_a_table_travels(root: Path) -> None:
+    """To a worker process, that need not look at the entries again."""
+    task = recipe(root, APP, LIB, BASE)
+    table = measure(task)
+    copy = pickle.loads(pickle.dumps(table))
+    assert (copy.size, len(copy), copy.fingerprint, copy.memory) == (
+        table.size,
+        len(table),
+        table.fingerprint,
+        table.memory,
+    )
+    assert make_layer(LayerTask(task, table=copy)) == make_layer(LayerTask(task))
+    with pytest.raises(ValueError, match="has been opened"):
+        copy.add_directory("/more")
+    function, (profile, packed) = table.__reduce__()
+    for spoilt in (b"", packed[:-1], packed + b"x", bytes(8) + packed[8:]):
+        with pytest.raises(ValueError, match="not a layer"):
+            function(profile, spoilt)
+
+
+@pytest.mark.parametrize("trees", [1, 2, 100])
+def test_layers_measured_in_parts(root: Path, trees: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = recipe(root, APP, LIB, BASE)
+    monkeypatch.setattr(layer_module, "_TREES", trees)
+    parts = split_recipe(whole)
+    assert len(parts) == -(-3 // trees)
+    table = measure(parts[0])
+    for part in parts[1:]:
+        table.add_layer(measure(part))
+    assert (table.size, len(table), table.fingerprint) == (
+        measure(whole).size,
+        len(measure(whole)),
+        measure(whole).fingerprint,
+    )
+    assert make_layer(LayerTask(whole, table=table)) == make_layer(LayerTask(whole))
+    with pytest.raises(ValueError, match="another profile"):
+        measure(whole).add_layer(measure(recipe(root, APP, profile=Profile(uid=1))))
 
 
 @pytest.mark.parametrize("change", ["mode", "name", "target", "size", "new"])

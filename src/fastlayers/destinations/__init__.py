@@ -9,7 +9,7 @@ from ..base import Blob
 from ..compression import Codec
 from ..errors import DestinationError
 from ..image import Image, ImageName
-from ..layer import LayerDescriptor, LayerRecipe, Sink
+from ..layer import LayerDescriptor, MeasuredLayer, Sink
 
 __all__ = ["TRANSPORTS", "Destination", "parse_destination"]
 
@@ -21,9 +21,9 @@ class Destination(Protocol):
     of any of them leaves nothing behind."""
 
     def begin(
-        self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
+        self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
     ) -> Sequence[Sink | None]:
-        """Prepare for these layers (``sizes``: bytes of their tars) and say where the stored bytes of each shall go.
+        """Prepare for these layers and say where the stored bytes of each shall go.
 
         ``local``: layers are made on this machine, so that several processes may write to one file.
         """

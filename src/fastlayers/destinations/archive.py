@@ -21,7 +21,7 @@ from ..compression import Codec
 from ..digest import BLOCK
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path
-from ..layer import FileRange, LayerDescriptor, LayerRecipe, NewFile, Sink
+from ..layer import FileRange, LayerDescriptor, MeasuredLayer, NewFile, Sink
 from ..outer import LayersInOrder, OuterTar, member_header, padding
 
 __all__ = ["Archive"]
@@ -43,7 +43,7 @@ class Archive:
         self._written: set[str] = set()
 
     def begin(
-        self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
+        self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
     ) -> Sequence[Sink | None]:
         self._ready: dict[int, LayerDescriptor] = {}
         self._next = 0
@@ -59,19 +59,19 @@ class Archive:
                 folder = tempfile.gettempdir() if self._partial is None else os.path.dirname(self._partial)
                 self._spool = os.path.join(folder, f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._spool, 0o700)  # after its name is known: a signal may come between any two lines
-                return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(recipes))]
+                return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(layers))]
             # A layer may be one that the base has. That is known when it is made: too late for a place in the file.
             if not seekable or base:
-                self._in_order = LayersInOrder(self._tar, recipes, self._member_name)
-                return [None] * len(recipes)
+                self._in_order = LayersInOrder(self._tar, layers, self._member_name)
+                return [None] * len(layers)
             assert self._partial is not None
             self._offsets = []
             sinks = []
-            for size in sizes:
+            for layer in layers:
                 self._offsets.append(self._tar.position)
-                start = self._tar.position + len(self._header(_ANY_DIGEST, size))
+                start = self._tar.position + len(self._header(_ANY_DIGEST, layer.size))
                 sinks.append(FileRange(self._partial, start))
-                self._tar.position = start + size + padding(size)
+                self._tar.position = start + layer.size + padding(layer.size)
             os.truncate(self._fd, self._tar.position)
             os.lseek(self._fd, self._tar.position, os.SEEK_SET)
             return sinks

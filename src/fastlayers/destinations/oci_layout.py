@@ -15,7 +15,7 @@ from ..base import Blob
 from ..compression import Codec
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path, canonical_json, index_of
-from ..layer import LayerDescriptor, LayerRecipe, NewFile, Sink
+from ..layer import LayerDescriptor, MeasuredLayer, NewFile, Sink
 
 __all__ = ["OciLayout"]
 
@@ -35,7 +35,7 @@ class OciLayout:
         self._index: str | None = None  # the new index, in the work folder until it counts
 
     def begin(
-        self, base: Sequence[Blob], recipes: Sequence[LayerRecipe], sizes: Sequence[int], codec: Codec, *, local: bool
+        self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
     ) -> Sequence[Sink | None]:
         with self._errors():
             if not os.path.isdir(self._path):
@@ -53,7 +53,7 @@ class OciLayout:
                         self._make_folder(folder)
                 self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._work, 0o700)
-            return [NewFile(os.path.join(self._work, str(i))) for i in range(len(recipes))]
+            return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
         assert self._work is not None
