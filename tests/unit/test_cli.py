@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fastlayers import __version__
-from fastlayers.cli import commands
+from fastlayers.cli import COMMANDS
 from stores import APP, BASE, LIB, make_store, write_json
 
 
@@ -51,15 +51,15 @@ def modules_of(*arguments: str) -> set[str]:
 def test_version() -> None:
     assert fastlayers("--version").stdout == f"fastlayers {__version__}\n"
     loaded = modules_of("--version")
-    assert not loaded & {"numpy", "rich", "click", "msgspec"}
+    assert not loaded & {"numpy", "rich", "argparse", "msgspec"}
     assert "fastlayers" in loaded
 
 
-@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in commands.commands)])
+@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in COMMANDS)])
 def test_help_loads_little(arguments: tuple[str, ...]) -> None:
     loaded = modules_of(*arguments)
     assert not loaded & {"numpy", "rich", "scipy", "msgspec"}
-    assert "click" in loaded
+    assert "argparse" in loaded and "argcomplete" not in loaded
 
 
 def test_closure_and_popularity_load_neither_rich_nor_scipy(folder: Path) -> None:
@@ -67,7 +67,7 @@ def test_closure_and_popularity_load_neither_rich_nor_scipy(folder: Path) -> Non
         assert not modules_of(command, "graph.json") & {"rich", "scipy", "isal"}
 
 
-@pytest.mark.parametrize("command", commands.commands)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
     text = fastlayers(command, "--help").stdout
     assert "Examples:" in text
