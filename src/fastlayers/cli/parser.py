@@ -51,28 +51,28 @@ def _help_width() -> int:
     return min(columns or 80, _WIDEST)
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str, **more: Any) -> None:
+        super().__init__(prog, width=_help_width(), max_help_position=28, **more)
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, whose options are written in full and stand anywhere.
 
-    The description is wrapped, a blank line starts a paragraph; the epilog and descriptions of groups are left as they
-    are: keep their lines below 80 columns.
+    The description is wrapped; the epilog and descriptions of groups are left as they are: keep their lines below 80
+    columns.
     """
 
     def __init__(self, prog: str, **more: Any) -> None:
-        self._width = _help_width()
-        super().__init__(prog, formatter_class=self._formatter, allow_abbrev=False, add_help=False, **more)
+        super().__init__(prog, formatter_class=_Help, allow_abbrev=False, add_help=False, **more)
         self._positionals.title, self._optionals.title = "Arguments", "Options"
         self.add_argument("-h", "--help", action="help", help="Show this help and exit.")
-
-    def _formatter(self, prog: str, **more: Any) -> argparse.HelpFormatter:
-        return argparse.RawDescriptionHelpFormatter(prog, width=self._width, max_help_position=28, **more)
 
     def format_help(self) -> str:
         """The help, no wider than the terminal."""
         import textwrap
 
-        paragraphs = (self.description or "").split("\n\n")
-        self.description = "\n\n".join(textwrap.fill(paragraph, self._width) for paragraph in paragraphs)
+        self.description = textwrap.fill(self.description or "", _help_width())
         return super().format_help()
 
     def print_help(self, file: SupportsWrite[str] | None = None) -> None:
@@ -110,6 +110,14 @@ class Parser(argparse.ArgumentParser):
             elif isinstance(value, str):
                 setattr(options, name, literal.get(value, value))
         return options
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        # Before Python 3.13 argparse takes the value of --option=-- for the end of options.
+        if action.option_strings and arg_strings == ["--"]:
+            value = self._get_value(action, "--")
+            self._check_value(action, value)
+            return value
+        return super()._get_values(action, arg_strings)
 
 
 def complete(action: argparse.Action, completer: Callable[..., Sequence[str]]) -> None:
