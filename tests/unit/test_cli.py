@@ -1,5 +1,6 @@
 """The command line: what it prints, and where, and what it does not load."""
 
+import contextlib
 import json
 import os
 import shlex
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import termios
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,36 @@ def test_help_has_examples(command: str) -> None:
     assert f" fastlayers {command} " in text.partition("Examples:")[2]
     assert text == fastlayers(command, "-h").stdout
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("columns", [80, 300])
+def test_help_fits_the_terminal(columns: int, arguments: tuple[str, ...]) -> None:
+    """A pseudo-terminal of so many columns, and no COLUMNS; lines of more than 100 would be hard to read."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        termios.tcsetwinsize(theirs, (24, columns))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastlayers", *arguments, "-h"], stdout=theirs, env={**environment, "NO_COLOR": "1"}
+        )
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while block := terminal.read(4096):
+                text += block
+        assert process.wait() == 0
+    widest = max(map(len, text.decode().splitlines()))
+    assert widest <= min(columns, 100)
+    if arguments == ("build",) and columns > 100:
+        assert widest > 80
+
+
+def test_help_to_a_full_device() -> None:
+    for arguments in (["--help"], ["plan", "-h"], ["--version", "--version"]):
+        with open("/dev/full", "wb") as full:
+            done = fastlayers(*arguments, check=False, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (8, "fastlayers: standard output: No space left on device\n")
 
 
 def test_help_tells_the_exit_statuses() -> None:

@@ -453,6 +453,18 @@ DESTINATIONS = [
 COMMAND_LINES = [
     Case("no such command", ("bild",), USAGE, "no such command: bild"),
     Case("no such option", ("plan", "--colour"), USAGE, "--colour"),
+    Case("no command", (), USAGE, "name a command (see fastlayers --help)"),
+    Case("no such option of the program", ("--colour", "plan"), USAGE, "no such option: --colour"),
+    Case("an abbreviated command", ("clos", "graph.json"), USAGE, "no such command: clos"),
+    Case("an abbreviated option", ("closure", "graph.json", "--size"), USAGE, "--size (see fastlayers closure --help)"),
+    Case("an abbreviated option with a value", (*BUILD, *TO, "--max=3"), USAGE, "--max=3"),
+    Case("an option without its value", (*BUILD, "--to"), USAGE, "--to: expected one argument"),
+    Case("a value of a flag", ("closure", "graph.json", "--sizes=1"), USAGE, "--sizes: "),
+    Case("a file too many", ("popularity", "graph.json", "graph", "more"), USAGE, "more"),
+    Case("an option behind --", ("closure", "--", "graph.json", "--sizes"), CLOSURE, "--sizes: No such file"),
+    Case("an argument that is not UTF-8, unknown", ("plan", "--\udcff"), USAGE, "--\\udcff"),
+    Case("an argument of two lines", ("a\nb",), USAGE, "no such command: a b"),
+    Case("no owner", (*BUILD, *TO, "--uid", "root"), USAGE, "--uid: "),
     Case("no destination", BUILD, USAGE, "--to"),
     Case("no number of layers", ("plan", "graph.json", "--max-layers", "many"), USAGE, "--max-layers"),
     Case("no jobs", (*BUILD, *TO, "--jobs", "0"), USAGE, "--jobs"),
@@ -521,7 +533,7 @@ def test_one_line_a_status_and_nothing_left(case: Case, folder: Path, capfd: pyt
     assert "Traceback" not in err
     assert err.startswith("fastlayers: ")
     assert err.count("\n") == 1 and err.endswith("\n")
-    if case.arguments[0] != "stream":
+    if case.arguments[:1] != ("stream",):
         assert out == ""
     assert listing(folder) == before
 
