@@ -19,7 +19,7 @@ import msgspec
 from .digest import BLOCK
 from .errors import ImageError
 
-__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "read_base"]
+__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "parse_reference", "read_base"]
 
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
 _SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}  # by the first bytes
@@ -89,6 +89,21 @@ class BaseImage:
     variant: str | None
 
 
+def parse_reference(reference: str) -> tuple[str, str, str]:
+    """Take ``TRANSPORT:PATH[:NAME]`` apart; the name is "" where there is none.
+
+    Raises:
+        ImageError: it is not of that form, or there is no such transport.
+    """
+    transport, _, rest = reference.partition(":")
+    path, _, name = rest.partition(":")
+    if transport not in ("docker-archive", "oci", "oci-archive") or not path:
+        raise ImageError(
+            f"{reference}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+        )
+    return transport, path, name
+
+
 def read_base(reference: str) -> BaseImage:
     """Open ``docker-archive:FILE[:NAME:TAG]``, ``oci:DIR[:TAG]`` or ``oci-archive:FILE[:TAG]``.
 
@@ -97,12 +112,7 @@ def read_base(reference: str) -> BaseImage:
     Raises:
         ImageError: there is no such image, or it is not whole.
     """
-    transport, _, rest = reference.partition(":")
-    path, _, name = rest.partition(":")
-    if transport not in ("docker-archive", "oci", "oci-archive") or not path:
-        raise ImageError(
-            f"{reference}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
-        )
+    transport, path, name = parse_reference(reference)
     try:
         if transport == "oci":
             return _read_layout(_Folder(path), name or None)

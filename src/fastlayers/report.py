@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .build import BuildResult
     from .layering.plan import LayerPlan
 
-__all__ = ["Progress", "print_build", "print_plan", "start_progress"]
+__all__ = ["Progress", "print_build", "print_lines", "print_plan", "start_progress"]
 
 _EVERY = 5  # seconds between lines of progress
 
@@ -122,6 +122,13 @@ def _short(paths: Sequence[str]) -> str:
 
     first = ", ".join(map(name, paths[:3]))
     return first + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines as UTF-8, whatever the locale is; bytes that are not UTF-8 come out as they went in."""
+    if lines:
+        sys.stdout.buffer.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.flush()
 
 
 def print_plan(made: LayerPlan) -> None:

@@ -1,17 +1,21 @@
 """The command line: what it prints, and where, and what it does not load."""
 
+import contextlib
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tarfile
+import termios
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastlayers import __version__
-from fastlayers.cli import commands
+from fastlayers.cli import COMMANDS
 from stores import APP, BASE, LIB, make_store, write_json
 
 
@@ -51,15 +55,15 @@ def modules_of(*arguments: str) -> set[str]:
 def test_version() -> None:
     assert fastlayers("--version").stdout == f"fastlayers {__version__}\n"
     loaded = modules_of("--version")
-    assert not loaded & {"numpy", "rich", "click", "msgspec"}
+    assert not loaded & {"numpy", "rich", "argparse", "msgspec"}
     assert "fastlayers" in loaded
 
 
-@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in commands.commands)])
+@pytest.mark.parametrize("arguments", [("--help",), *((name, "--help") for name in COMMANDS)])
 def test_help_loads_little(arguments: tuple[str, ...]) -> None:
     loaded = modules_of(*arguments)
     assert not loaded & {"numpy", "rich", "scipy", "msgspec"}
-    assert "click" in loaded
+    assert "argparse" in loaded and "argcomplete" not in loaded
 
 
 def test_closure_and_popularity_load_neither_rich_nor_scipy(folder: Path) -> None:
@@ -67,13 +71,43 @@ def test_closure_and_popularity_load_neither_rich_nor_scipy(folder: Path) -> Non
         assert not modules_of(command, "graph.json") & {"rich", "scipy", "isal"}
 
 
-@pytest.mark.parametrize("command", commands.commands)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples(command: str) -> None:
     text = fastlayers(command, "--help").stdout
     assert "Examples:" in text
     assert f" fastlayers {command} " in text.partition("Examples:")[2]
     assert text == fastlayers(command, "-h").stdout
     assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)])
+@pytest.mark.parametrize("columns", [80, 300])
+def test_help_fits_the_terminal(columns: int, arguments: tuple[str, ...]) -> None:
+    """A pseudo-terminal of so many columns, and no COLUMNS; lines of more than 100 would be hard to read."""
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as terminal:
+        termios.tcsetwinsize(theirs, (24, columns))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastlayers", *arguments, "-h"], stdout=theirs, env={**environment, "NO_COLOR": "1"}
+        )
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # the other side is closed
+            while block := terminal.read(4096):
+                text += block
+        assert process.wait() == 0
+    widest = max(map(len, text.decode().splitlines()))
+    assert widest <= min(columns, 100)
+    if arguments == ("build",) and columns > 100:
+        assert widest > 80
+
+
+def test_help_to_a_full_device() -> None:
+    for arguments in (["--help"], ["plan", "-h"], ["--version", "--version"]):
+        with open("/dev/full", "wb") as full:
+            done = fastlayers(*arguments, check=False, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (8, "fastlayers: standard output: No space left on device\n")
 
 
 def test_help_tells_the_exit_statuses() -> None:
@@ -87,27 +121,86 @@ def test_help_tells_the_exit_statuses() -> None:
     assert len({getattr(errors, name).exit_status for name in errors.__all__}) == len(errors.__all__)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_script(shell: str, tmp_path: Path) -> None:
-    try:
-        done = fastlayers(env={**os.environ, "_FASTLAYERS_COMPLETE": f"{shell}_source"})
-    except subprocess.CalledProcessError as error:
-        if "bash" in error.stderr.lower():  # click asks it for its version
-            pytest.skip("no bash")
-        raise
-    assert "_FASTLAYERS_COMPLETE" in done.stdout and "complete" in done.stdout
-    if shell == "bash":
-        subprocess.run(["bash", "-n"], input=done.stdout, text=True, check=True)
-
-
-def test_completion_completes() -> None:
+def completions(typed: str) -> list[str]:
+    """What the shell is offered behind what was typed, as bash with argcomplete's function asks."""
     environment = {
         **os.environ,
-        "_FASTLAYERS_COMPLETE": "bash_complete",
-        "COMP_WORDS": "fastlayers po",
-        "COMP_CWORD": "1",
+        "_ARGCOMPLETE": "1",
+        "_ARGCOMPLETE_IFS": "\n",
+        "_ARGCOMPLETE_SUPPRESS_SPACE": "1",
+        "_ARGCOMPLETE_COMP_WORDBREAKS": " ",
+        "_ARGCOMPLETE_STDOUT_FILENAME": "completions",
+        "COMP_LINE": typed,
+        "COMP_POINT": str(len(typed.encode())),
     }
-    assert fastlayers(env=environment).stdout == "plain,popularity\n"
+    fastlayers(env=environment)
+    return Path("completions").read_text().split("\n")
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("fastlayers po", {"popularity"}),
+        ("fastlayers ", {*COMMANDS, "-h", "--help", "--version"}),
+        ("fastlayers plan --f", {"--format"}),
+        ("fastlayers plan --format ", {"table", "layers", "json"}),
+        ("fastlayers plan --strategy ", {"popularity"}),
+        ("fastlayers build --to ", {"docker-archive:", "oci:", "oci-archive:"}),
+        ("fastlayers build --to oci:x --from oci", {"oci:", "oci-archive:"}),
+        ("fastlayers build --compress z", {"zstd"}),
+        ("fastlayers build --cmd ", {""}),
+        ("fastlayers build --config gr", {"graph.json"}),
+        ("fastlayers build --store-root ro", {"root/"}),
+        ("fastlayers build --to oci:x gr", {"graph.json"}),
+        ("fastlayers popularity gr", {"graph.json"}),
+        ("fastlayers stream gr", {"graph.json"}),
+    ],
+)
+def test_completion(typed: str, offered: set[str], folder: Path) -> None:
+    assert set(completions(typed)) == offered
+
+
+def test_bash_completes(folder: Path) -> None:
+    """The line that the help tells, in a shell."""
+    bash, register = shutil.which("bash"), shutil.which("register-python-argcomplete", path=Path(sys.executable).parent)
+    if not bash or not register:
+        pytest.skip("no bash, or argcomplete is not installed beside this Python")
+    script = f"""
+        fastlayers() {{ {shlex.quote(sys.executable)} -m fastlayers "$@"; }}
+        eval "$({shlex.quote(register)} fastlayers)"
+        COMP_LINE="fastlayers po" COMP_POINT=13 COMP_TYPE=9 COMP_WORDS=(fastlayers po) COMP_CWORD=1
+        _python_argcomplete fastlayers po fastlayers
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run([bash, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["popularity"]
+
+
+def test_options_stand_anywhere(folder: Path) -> None:
+    sizes = f"{APP}\t816\n{LIB}\t520\n{BASE}\t456\n"
+    (folder / "-x.json").symlink_to("graph.json")
+    for arguments in (
+        ["--sizes", "graph.json"],
+        ["graph.json", "--sizes"],
+        ["--key", "graph", "graph.json", "--sizes", "graph.json"],
+        ["graph.json", "--key=graph", "graph.json", "--sizes"],
+        ["--sizes", "--", "graph.json"],
+        ["--sizes", "--", "-x.json"],
+        ["graph.json", "--sizes", "--key", "graph", "--", "-x.json", "graph.json"],
+    ):
+        assert fastlayers("closure", *arguments).stdout == sizes, arguments
+    for arguments in (["--counts", "graph.json", "graph"], ["graph.json", "--counts", "graph"]):
+        assert fastlayers("popularity", *arguments).stdout.endswith(f"\t{APP}\n"), arguments
+
+
+def test_values_that_begin_with_a_dash(folder: Path) -> None:
+    config = config_of(folder, "--cmd=-c 'two words'", "--entrypoint=--", "--mtime=-5", "--user=-1", "--label=-a=-b")
+    assert config["config"] == {
+        "Cmd": ["-c", "two words"],
+        "Entrypoint": ["--"],
+        "User": "-1",
+        "Labels": {"-a": "-b"},
+    }
 
 
 def test_closure(folder: Path) -> None:

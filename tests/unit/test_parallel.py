@@ -24,7 +24,7 @@ from fastlayers.layer import make_layer
 made = make_layer(task)
 print(json.dumps([made.diff_id, sorted(set(sys.modules) - before)]))
 """
-HEAVY = {"numpy", "scipy", "click", "rich", "msgspec", "elftools", "packaging"}
+HEAVY = {"numpy", "scipy", "argparse", "rich", "msgspec", "elftools", "packaging"}
 
 
 def in_a_new_process(task: LayerTask) -> tuple[str, set[str]]:

@@ -1,0 +1,170 @@
+"""``fastlayers build``: an image of a closure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from ..errors import ClosureError
+from .options import add_jobs, add_max_layers, add_quiet, add_sources, add_store_root, add_strategy, read_sources
+from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
+from .settings import add_settings, read_settings
+
+TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
+if TYPE_CHECKING:
+    from ..compression import Codec
+    from ..destinations import Destination
+
+__all__ = ["define", "run"]
+
+_ARCHIVES = ("docker-archive:", "oci-archive:")
+_TRANSPORTS = (*_ARCHIVES, "oci:")
+
+
+def define(parser: Parser) -> None:
+    """Tell the command's arguments."""
+    parser.usage = "%(prog)s [OPTIONS] --to DESTINATION [SOURCE]..."
+    parser.description = "Build an image of a closure. Several sources are united."
+    parser.epilog = """\
+Destinations (several are fine):
+  docker-archive:FILE[:NAME:TAG]   for docker load, podman load, ctr, skopeo
+  oci-archive:FILE[:TAG]           the same archive, named as OCI names it
+  oci:DIR[:TAG]                    an OCI layout
+FILE may be -, standard output.
+
+Examples:
+  fastlayers build graph.json --to docker-archive:app.tar:app:1 \\
+    --cmd /nix/store/.../bin/app
+  fastlayers build venv:.venv --to docker-archive:-:app:1 \\
+    --cmd 'python -m app' | docker load
+  fastlayers build graph.json --to oci:image:v1 --compress zstd
+"""
+    add_sources(parser)
+    to = parser.add_argument(
+        "--to",
+        dest="destinations",
+        action="append",
+        required=True,
+        metavar="DESTINATION",
+        help="Where the image goes.",
+    )
+    complete(to, complete_words(*_TRANSPORTS))
+    add_max_layers(parser, 100, "Layers of the image, a base's included.")
+    add_strategy(parser)
+    plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
+    complete(plan, complete_file)
+    base = parser.add_argument(
+        "--from",
+        dest="base",
+        metavar="IMAGE",
+        help="Build on docker-archive:FILE, oci:DIR[:TAG] or oci-archive:FILE.",
+    )
+    complete(base, complete_words(*_TRANSPORTS))
+    compress = parser.add_argument(
+        "--compress", default="none", metavar="CODEC", help="none, gzip[:0-3] or zstd[:1-19]. [default: %(default)s]"
+    )
+    complete(compress, complete_words("none", "gzip", "zstd"))
+    add_settings(parser)
+    parser.add_argument("--name", metavar="NAME[:TAG]", help="The image's name, where a destination has none.")
+    parser.add_argument("--tag", metavar="TAG", help="Its tag.")
+    parser.add_argument(
+        "--mtime",
+        default="1",
+        metavar="DATE",
+        help="Of all files: a date, or seconds since 1970. [default: %(default)s]",
+    )
+    parser.add_argument("--uid", type=int, default=0, metavar="N", help="Owner of all files. [default: %(default)s]")
+    parser.add_argument("--gid", type=int, default=0, metavar="N", help="Group of all files. [default: %(default)s]")
+    parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
+    parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
+    add_store_root(parser)
+    add_jobs(parser)
+    add_quiet(parser, "No progress, no table.")
+    parser.add_argument("--json", action="store_true", help="Print what was built as JSON instead of the table.")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Build the image."""
+    from ..base import parse_reference, read_base
+    from ..build import build_image
+    from ..layer import Profile
+    from ..layering.plan import read_plan
+    from ..report import print_build, start_progress
+    from ..sources.nix_json import store_dir
+
+    archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
+    to_stdout = "-" in archives
+    if archives.count("-") > 1 or (to_stdout and options.json):
+        raise UsageError("standard output is wanted twice")
+    if len(set(map(os.path.realpath, archives))) < len(archives):
+        raise UsageError("two destinations are one file: an archive holds one image")
+    if not options.interpreter and not options.base:
+        raise UsageError("--no-interpreter leaves an image that runs on nothing: say --from which base")
+    if options.plan and options.strategy:
+        raise UsageError("--plan and --strategy exclude each other")
+    if options.base:
+        checked("--from", parse_reference, options.base)
+    targets = _destinations(options)
+    codec = _codec(options.compress)
+    profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
+    settings = read_settings(options)
+    base = read_base(options.base) if options.base else None
+    closure = read_sources(options)
+    if not len(closure):
+        raise ClosureError("the closure is empty: there is nothing to build")
+    layer_plan = read_plan(options.plan, closure) if options.plan else None
+    progress = start_progress("building", quiet=options.quiet)
+    try:
+        result = build_image(
+            closure,
+            targets,
+            layer_plan=layer_plan,
+            max_layers=options.max_layers,
+            strategy=options.strategy,
+            base=base,
+            settings=settings,
+            profile=profile,
+            codec=codec,
+            store_root=options.store_root,
+            store_dir=store_dir(),
+            jobs=options.jobs,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    if options.json:
+        import json
+
+        print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
+    elif not options.quiet:
+        print_build(result, sys.stderr if to_stdout else sys.stdout)
+
+
+def _destinations(options: argparse.Namespace) -> list[Destination]:
+    from ..destinations import parse_destination
+    from ..image import ImageName
+
+    name = checked("--name", ImageName.parse, options.name) if options.name else ImageName()
+    if options.tag:
+        name = checked("--tag", ImageName, name.repository, options.tag)
+    return [checked("--to", parse_destination, text, name) for text in options.destinations]
+
+
+def _codec(compress: str) -> Codec:
+    from ..compression import Codec
+
+    name, colon, level = compress.partition(":")
+    try:
+        return Codec(name, int(level) if colon else None)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"--compress {compress}: {error}") from None
+
+
+def _mtime(text: str) -> int:
+    from ..image import parse_date
+
+    if re.fullmatch("-?[0-9]{1,20}", text):
+        return int(text)
+    return int(checked("--mtime", parse_date, text).timestamp())

@@ -1,0 +1,118 @@
+"""Options and arguments that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from .parser import Parser, UsageError, complete, complete_file
+
+TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..closure import Closure
+
+__all__ = [
+    "add_jobs",
+    "add_max_layers",
+    "add_quiet",
+    "add_sources",
+    "add_store_root",
+    "add_strategy",
+    "positive",
+    "read_sources",
+]
+
+
+def add_sources(parser: Parser) -> None:
+    """Add ``SOURCE``... and the options that say how sources are read; :func:`read_sources` reads them."""
+    sources = parser.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="*",
+        help="A file that Nix wrote, - or venv:DIR. [default: the active virtual environment]",
+    )
+    complete(sources, complete_file)
+    parser.add_argument(
+        "--key", metavar="KEY", help="Which list of nodes to take from an exportReferencesGraph document."
+    )
+    parser.add_argument(
+        "--no-interpreter",
+        dest="interpreter",
+        action="store_false",
+        help="Of a virtual environment, leave out the interpreter and the shared libraries: the base image has them.",
+    )
+
+
+def read_sources(options: argparse.Namespace) -> Closure:
+    """Read the sources that were named, or the virtual environment that is active, as one closure.
+
+    Raises:
+        UsageError: none is named and none is active, or standard input is named twice.
+        ClosureError: one cannot be read, or is no closure.
+    """
+    from ..closure import unite
+    from ..sources import read_closure
+
+    sources = options.sources
+    if sources.count("-") > 1:
+        raise UsageError("standard input can be read once")
+    if not sources:
+        active = os.environ.get("VIRTUAL_ENV")
+        if not active:
+            raise UsageError("name a SOURCE: a file that Nix made, - or venv:DIR (no virtual environment is active)")
+        sources = [f"venv:{active}"]
+    return unite([read_closure(source, key=options.key, interpreter=options.interpreter) for source in sources])
+
+
+def add_max_layers(parser: Parser, default: int, what: str) -> None:
+    """Add ``--max-layers``."""
+    parser.add_argument("--max-layers", type=int, default=default, metavar="N", help=f"{what} [default: %(default)s]")
+
+
+def add_strategy(parser: Parser) -> None:
+    """Add ``--strategy``."""
+    strategy = parser.add_argument(
+        "--strategy", metavar="NAME", help="How to distribute paths over layers. [default: popularity]"
+    )
+    complete(strategy, _complete_strategy)
+
+
+def _complete_strategy(**context: object) -> Sequence[str]:
+    from ..layering.plan import STRATEGIES
+
+    return list(STRATEGIES)
+
+
+def add_store_root(parser: Parser) -> None:
+    """Add ``--store-root``: an absolute path that does not end in a slash, or "" for none."""
+    root = parser.add_argument(
+        "--store-root", type=_root, default="", metavar="DIR", help="Read /nix/store/... from DIR/nix/store/..."
+    )
+    complete(root, complete_file)
+
+
+def _root(text: str) -> str:
+    return os.path.abspath(text).rstrip("/") if text else ""
+
+
+def add_jobs(parser: Parser) -> None:
+    """Add ``--jobs``; None is all cores."""
+    parser.add_argument("--jobs", type=positive, metavar="N", help="Worker processes. [default: all cores]")
+
+
+def add_quiet(parser: Parser, text: str) -> None:
+    """Add ``--quiet``."""
+    parser.add_argument("--quiet", action="store_true", help=text)
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1, for an option's ``type``."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+    return number
