@@ -46,8 +46,8 @@ def _help_width() -> int:
     told = os.environ.get("COLUMNS", "")
     try:
         columns = int(told) if told.isdecimal() else os.get_terminal_size(1).columns
-    except OSError:
-        columns = 0  # no terminal
+    except (OSError, ValueError):
+        columns = 0  # no terminal, or a number of thousands of digits
     return min(columns or 80, _WIDEST)
 
 
