@@ -101,10 +101,8 @@ def make_layers(
     crew: _Crew
     if executor is not None:
         crew = _Borrowed(executor)
-    elif jobs <= 1 or len(tasks) <= 1 or total < _SMALL:
-        crew = _Thread()
     else:
-        crew = _Processes(min(jobs, len(tasks)))
+        crew = _Workers(1 if total < _SMALL else min(jobs, len(tasks)) or 1)
     futures: dict[Future[LayerDescriptor], int] = {}
     try:
         futures = {crew.submit(tasks[i]): i for i in largest_first}
@@ -156,36 +154,12 @@ class _Borrowed:
         wait([future for future in futures if not future.cancelled()])
 
 
-class _Thread:
-    """One thread beside the first, which goes on writing what is done."""
-
-    def __init__(self) -> None:
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="layers")
-        self._made = 0
-        self._stop = threading.Event()
-
-    def _tick(self, count: int) -> None:
-        self._made += count
-        if self._stop.is_set():
-            raise _Stopped
-
-    def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
-        return self._executor.submit(make_layer, task, self._tick)
-
-    def made(self) -> int:
-        return self._made
-
-    def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
-        self._stop.set()
-        self._executor.shutdown(cancel_futures=True)
-
-
 @contextlib.contextmanager
 def _undisturbed() -> Iterator[None]:
     """Let Python's handlers of signals wait until the end.
 
-    What they raise in the middle of starting a process leaves one that the executor does not know of, and that nobody
-    ends. To block the signals is not enough: another thread takes them, and the handler runs here all the same.
+    What they raise in the middle of starting a thread leaves one that the executor does not know of, and that nobody
+    waits for. To block the signals is not enough: another thread takes them, and the handler runs here all the same.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -205,34 +179,64 @@ def _undisturbed() -> Iterator[None]:
             held[signal.Signals(signum)](signum, frame)
 
 
-class _Processes:
-    """Processes that are started afresh, so that threads and locks of this one do no harm."""
+class _Workers:
+    """This process and others, which are started afresh, so that threads and locks of this one do no harm.
+
+    A thread for each hands out the layers. One that finds nobody at work in this process makes its layer here, which is
+    sooner than another process starts; this is how the first, and largest, one is made.
+    """
 
     def __init__(self, jobs: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._made = context.Value("Q", 0)
-        # A byte, and no lock: a worker that is killed while it holds one would hold it for ever.
-        self._stop = context.RawValue("B", 0)
-        self._executor = ProcessPoolExecutor(
-            jobs, mp_context=context, initializer=_start_worker, initargs=(self._made, self._stop)
-        )
+        self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="layers")
+        self._here = threading.Lock()
+        self._made_here = 0
+        self._stopped = False
+        self._processes: ProcessPoolExecutor | None = None
+        if jobs > 1:
+            context = multiprocessing.get_context("spawn")
+            self._made = context.Value("Q", 0)
+            # A byte, and no lock: a worker that is killed while it holds one would hold it for ever.
+            self._stop = context.RawValue("B", 0)
+            self._processes = ProcessPoolExecutor(
+                jobs - 1, mp_context=context, initializer=_start_worker, initargs=(self._made, self._stop)
+            )
 
     def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
+        with _undisturbed():
+            return self._threads.submit(self._make, task)
+
+    def _make(self, task: LayerTask) -> LayerDescriptor:
+        if self._processes is None or self._here.acquire(blocking=False):
+            try:
+                return make_layer(task, self._tick)
+            finally:
+                if self._processes is not None:
+                    self._here.release()
         # Processes start here. They inherit the mask: the interrupt key reaches them too, and the first process alone
         # shall answer it and end the work in order.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with _undisturbed():
-                return self._executor.submit(_work, task)
+            future = self._processes.submit(_work, task)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return future.result()
+
+    def _tick(self, count: int) -> None:
+        self._made_here += count
+        if self._stopped:
+            raise _Stopped
 
     def made(self) -> int:
-        return int(self._made.get_obj().value)  # without the lock, for the same reason
+        elsewhere = 0 if self._processes is None else int(self._made.get_obj().value)  # no lock, for the same reason
+        return self._made_here + elsewhere
 
     def stop(self, futures: Sequence[Future[LayerDescriptor]]) -> None:
-        self._stop.value = 1
-        self._executor.shutdown(cancel_futures=True)
+        self._stopped = True
+        if self._processes is not None:
+            self._stop.value = 1
+        self._threads.shutdown(cancel_futures=True)
+        if self._processes is not None:
+            self._processes.shutdown()
 
 
 # What a worker process shares with the first one; set once, when it starts.

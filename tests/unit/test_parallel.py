@@ -1,9 +1,12 @@
 """Workers: they load little, and a process of its own makes the same layer."""
 
 import json
+import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -97,12 +100,14 @@ def test_a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 class Dying:
-    """Contents that kill whoever looks into them."""
+    """Contents that kill the worker process that looks into them; the first process waits for that worker to start."""
 
     def __init__(self, owner: str) -> None:
         self.owner = owner
 
     def paths(self) -> list[str]:
-        import os
-
-        os._exit(7)
+        if multiprocessing.parent_process() is not None:
+            os._exit(7)
+        while not multiprocessing.active_children():
+            time.sleep(0.001)
+        return []
