@@ -513,3 +513,29 @@ cdef class TarStream:
                 _check_tar(status, &place)
         self.broken = False
         return total
+
+
+# --- files on their way to the disk -----------------------------------------------------------------------------------
+
+cdef extern from "_disk.h" nogil:
+    void fl_start_writing(int, int64_t, int64_t)
+    int fl_wait_written(int, int64_t, int64_t)
+
+
+def start_writing(int fd, int64_t offset, int64_t size):
+    """Let the kernel begin to write a part of a file to the disk, and return at once; a hint."""
+    with nogil:
+        fl_start_writing(fd, offset, size)
+
+
+def wait_written(int fd, int64_t offset, int64_t size):
+    """Wait until the kernel has written a part of a file; fsync makes it safe, and is soon done then.
+
+    Raises:
+        OSError: it cannot.
+    """
+    cdef int error
+    with nogil:
+        error = fl_wait_written(fd, offset, size)
+    if error:
+        raise OSError(error, os.strerror(error))

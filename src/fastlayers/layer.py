@@ -19,6 +19,7 @@ from . import _core
 from .compression import Codec
 from .contents import Contents, FileList, Generated, GeneratedEntry, Tree
 from .digest import pump
+from .disk import FileOutput
 from .errors import DestinationError, LayerError
 
 __all__ = [
@@ -296,29 +297,25 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
     """
     start = time.perf_counter()
     layer = measure(task.recipe) if task.table is None else task.table
-    outputs: list[tuple[str, int]] = []
+    outputs: list[FileOutput] = []
     try:
         for sink in task.sinks:
             with _errors_of(sink.path):
-                outputs.append((sink.path, sink.open()))
+                outputs.append(FileOutput(sink.path, sink.open()))
 
         def store(data: memoryview) -> None:
-            for path, fd in outputs:
-                with _errors_of(path):
-                    _write_all(fd, data)
+            for output in outputs:
+                with _errors_of(output.path):
+                    output.write(data)
 
         if task.codec.name == "none":
             diff_id = pump(layer.open(), layer.size, store, tick, task.threads)
             digest, size = diff_id, layer.size
         else:
             diff_id, digest, size = _compress(task, layer, store, tick)
-        for sink, (path, fd) in zip(task.sinks, outputs, strict=True):
-            if isinstance(sink, NewFile):  # who made a file with ranges flushes it, once
-                with _errors_of(path):
-                    os.fsync(fd)
     finally:
-        for _, fd in outputs:
-            os.close(fd)
+        for output in outputs:
+            output.close()
     return LayerDescriptor(
         diff_id=diff_id,
         tar_size=layer.size,
@@ -355,11 +352,6 @@ def _compress(
         raise
     encoder.close()
     return diff_id, "sha256:" + digest.hexdigest(), size
-
-
-def _write_all(fd: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(fd, data) :]
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from ..base import Blob
 from ..compression import Codec
 from ..digest import BLOCK
+from ..disk import flush
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path
 from ..layer import FileRange, LayerDescriptor, MeasuredLayer, NewFile, Sink
@@ -100,7 +101,7 @@ class Archive:
             self._tar.end()
             assert self._fd is not None
             if self._partial is not None:
-                os.fsync(self._fd)
+                flush(self._fd)
             fd, self._fd = self._fd, None
             os.close(fd)
             if self._partial is not None:

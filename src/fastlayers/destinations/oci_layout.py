@@ -13,6 +13,7 @@ from typing import Any
 
 from ..base import Blob
 from ..compression import Codec
+from ..disk import flush
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path, canonical_json, index_of
 from ..layer import LayerDescriptor, MeasuredLayer, NewFile, Sink
@@ -57,7 +58,14 @@ class OciLayout:
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
         assert self._work is not None
-        self._ready.append((os.path.join(self._work, str(index)), layer))
+        path = os.path.join(self._work, str(index))
+        with self._errors():
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                flush(fd)  # here, while workers make other layers
+            finally:
+                os.close(fd)
+        self._ready.append((path, layer))
 
     def finish(self, image: Image) -> None:
         with self._errors(), self._locked():

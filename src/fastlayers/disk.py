@@ -1,0 +1,45 @@
+"""Files on their way to the disk, which writes while layers are made, so that nobody waits for it at the end."""
+
+from __future__ import annotations
+
+import os
+
+from ._core import start_writing, wait_written
+
+__all__ = ["FileOutput", "flush"]
+
+_PART = 8 << 20  # bytes that the disk is given at once; a signal waits for no more than these
+
+
+class FileOutput:
+    """Writes to a file descriptor, from where it stands on.
+
+    Attributes:
+        path: the file's.
+    """
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self._fd = fd
+        self._position = self._started = os.lseek(fd, 0, os.SEEK_CUR)
+
+    def write(self, data: memoryview) -> None:
+        """Write a block."""
+        while data:
+            written = os.write(self._fd, data)
+            data = data[written:]
+            self._position += written
+        if self._position - self._started >= _PART:
+            start_writing(self._fd, self._started, self._position - self._started)
+            self._started = self._position
+
+    def close(self) -> None:
+        """Close the file descriptor; :func:`flush` is for who knows that the file is complete."""
+        os.close(self._fd)
+
+
+def flush(fd: int) -> None:
+    """Wait until a file is safely on the disk: fsync, but for a signal, which need not wait until all is written."""
+    for offset in range(0, os.fstat(fd).st_size, _PART):
+        wait_written(fd, offset, _PART)
+    os.fsync(fd)
