@@ -21,6 +21,7 @@ STAGES = [
     ["contents"],
     ["digest"],
     ["compression"],
+    ["nar"],
     ["layer"],
     ["outer"],
     ["closure"],
@@ -37,7 +38,18 @@ STAGES = [
     ["__main__"],
 ]
 ORDER = {name: number for number, names in enumerate(STAGES) for name in names}
-LIGHT = ["errors", "_core", "contents", "digest", "compression", "layer", "outer", "parallel", "sources.filelists"]
+LIGHT = [
+    "errors",
+    "_core",
+    "contents",
+    "digest",
+    "compression",
+    "nar",
+    "layer",
+    "outer",
+    "parallel",
+    "sources.filelists",
+]
 HEAVY = {"numpy", "scipy", "argparse", "argcomplete", "rich", "msgspec", "elftools", "packaging"}
 LINUX = {"_core", "layer", "outer"}  # read trees and write tars
 LINUX_CALLS = {"splice", "copy_file_range", "sched_getaffinity", "memfd_create", "posix_fadvise", "posix_fallocate",
