@@ -1,6 +1,7 @@
 """NAR hashes of a layer's store paths, and what happens when they are not those that are expected."""
 
 import os
+import pickle
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,15 @@ def test_a_path_that_is_not_in_the_layer(root: Path) -> None:
     for path in (APP, f"{LIB}/lib", "", "/"):
         with pytest.raises(KeyError):
             layer.open_nar(path)
+
+
+def test_tables_that_were_put_together_and_sent_elsewhere(root: Path) -> None:
+    layer = measure(recipe(root, LIB))
+    layer.add_layer(measure(recipe(root, APP, BASE)))
+    for table in (layer, pickle.loads(pickle.dumps(layer))):
+        assert [nar_hash(table, path) for path in (APP, BASE, LIB)] == [
+            slow_nar_hash(f"{root}{path}") for path in (APP, BASE, LIB)
+        ]
 
 
 def test_a_tree_beside_files_that_are_made(root: Path) -> None:
@@ -119,7 +129,7 @@ def test_an_empty_file_that_grows(root: Path) -> None:
 def test_layers_are_checked_before_they_are_made(
     root: Path, monkeypatch: pytest.MonkeyPatch, threads: int, small: int
 ) -> None:
-    monkeypatch.setattr(nar, "SMALL", small)
+    monkeypatch.setattr(nar, "_SMALL", small)
     task = LayerTask(recipe(root, APP, LIB, BASE), threads=threads, nar_hashes=hashes(root, APP, LIB, BASE))
     assert make_layer(task) == make_layer(LayerTask(task.recipe))
     file = root / LIB[1:] / "lib" / "lib.so"
@@ -137,7 +147,7 @@ def test_layers_are_checked_before_they_are_made(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_checking_can_be_stopped(root: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(nar, "SMALL", 0)
+    monkeypatch.setattr(nar, "_SMALL", 0)
 
     def tick(count: int) -> None:
         assert count == 0  # progress counts the layer's own bytes
@@ -148,7 +158,7 @@ def test_checking_can_be_stopped(root: Path, monkeypatch: pytest.MonkeyPatch, th
 
 
 def test_several_threads_read_one_layer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nar, "SMALL", 0)
+    monkeypatch.setattr(nar, "_SMALL", 0)
     meeting = threading.Barrier(3, timeout=60)
     check_nar_hashes(
         measure(recipe(root, APP, LIB, BASE)),
@@ -159,6 +169,6 @@ def test_several_threads_read_one_layer(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_large_tree_is_hashed_by_a_second_thread(root: Path) -> None:
-    data = bytes(range(256)) * (digest.SMALL // 256) + b"end"
+    data = bytes(range(256)) * (digest._SMALL // 256) + b"end"
     write_file(root / BASE[1:] / "big", data)
     assert nar_hash(measure(recipe(root, BASE)), BASE) == slow_nar_hash(f"{root}{BASE}")
