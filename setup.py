@@ -19,11 +19,11 @@ if sanitize:
     flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     links += ["-fsanitize=address,undefined"]
 
-topics = ["graph", "names", "header", "tar", "disk"]
+topics = ["graph", "names", "header", "tar", "nar", "disk"]
 core = Extension(
     "fastlayers._core",
     ["src/fastlayers/_core.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics)],
-    depends=[f"src/fastlayers/_{topic}.h" for topic in topics],
+    depends=[f"src/fastlayers/_{header}.h" for header in ("graph", "names", "header", "tar", "layer")],
     extra_compile_args=flags,
     extra_link_args=links,
 )

@@ -22,6 +22,7 @@ STAGES = [
     ["digest"],
     ["disk"],
     ["compression"],
+    ["nar"],
     ["layer"],
     ["outer"],
     ["closure"],
@@ -38,7 +39,19 @@ STAGES = [
     ["__main__"],
 ]
 ORDER = {name: number for number, names in enumerate(STAGES) for name in names}
-LIGHT = ["errors", "_core", "contents", "digest", "disk", "compression", "layer", "outer", "parallel", "sources.filelists"]
+LIGHT = [
+    "errors",
+    "_core",
+    "contents",
+    "digest",
+    "disk",
+    "compression",
+    "nar",
+    "layer",
+    "outer",
+    "parallel",
+    "sources.filelists",
+]
 HEAVY = {"numpy", "scipy", "argparse", "argcomplete", "rich", "msgspec", "elftools", "packaging"}
 LINUX = {"_core", "layer", "outer"}  # read trees and write tars
 LINUX_CALLS = {"splice", "copy_file_range", "sched_getaffinity", "memfd_create", "posix_fadvise", "posix_fallocate",

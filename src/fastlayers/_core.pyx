@@ -274,6 +274,8 @@ cdef extern from "_tar.h" nogil:
     uint64_t fl_layer_entries(const fl_layer *)
     uint64_t fl_layer_fingerprint(const fl_layer *)
     fl_stream *fl_stream_new(const fl_layer *)
+    fl_stream *fl_stream_new_nar(const fl_layer *, size_t, size_t)
+    uint64_t fl_stream_size(const fl_stream *)
     void fl_stream_free(fl_stream *)
     fl_status fl_stream_read(fl_stream *, char *, size_t, size_t *, fl_place *)
     fl_status fl_stream_write(fl_stream *, int, size_t, int, size_t *, fl_place *)
@@ -314,7 +316,7 @@ cdef class TarLayer:
 
     Entries are added in the order of the archive; adding one looks at what is on disk (no file is opened). A layer that
     has been opened, or to which one could not be added, is finished. A layer and each of its streams are for one thread
-    at a time.
+    at a time; several threads may read a finished layer, each with streams of its own.
 
     Args:
         uid, gid, mtime: int64; of every entry.
@@ -330,6 +332,7 @@ cdef class TarLayer:
     cdef fl_layer *layer
     cdef bint opened
     cdef tuple profile
+    cdef dict trees  # of each tree its first entry and how many it has
 
     def __cinit__(
         self, *, int64_t uid, int64_t gid, str uname, str gname, int64_t mtime, str root="", bint whiteouts=False
@@ -337,6 +340,7 @@ cdef class TarLayer:
         cdef bytes owner = _c_string(uname), group = _c_string(gname), folder = _c_string(root)
         cdef fl_profile profile = fl_profile(uid, gid, mtime, owner, group, folder, whiteouts)
         self.layer = fl_layer_new(&profile)
+        self.trees = {}
         if self.layer == NULL:
             raise MemoryError
         self.profile = (uid, gid, uname, gname, mtime, root, whiteouts)
@@ -344,7 +348,7 @@ cdef class TarLayer:
     def __reduce__(self):
         cdef bytes packed = PyBytes_FromStringAndSize(NULL, fl_layer_pack(self.layer, NULL))
         fl_layer_pack(self.layer, packed)
-        return _unpack_layer, (self.profile, packed)
+        return _unpack_layer, (self.profile, self.trees, packed)
 
     def __dealloc__(self):
         fl_layer_free(self.layer)
@@ -391,10 +395,12 @@ cdef class TarLayer:
         cdef fl_place place = fl_place(NULL, 0)
         cdef bytes name = self._new_path(path)
         cdef const char *text = name
+        cdef uint64_t first = fl_layer_entries(self.layer)
         cdef fl_status status
         with nogil:
             status = fl_add_tree(self.layer, text, &place)
         self.added(status, &place)
+        self.trees[name] = (first, fl_layer_entries(self.layer) - first)
 
     def add_layer(self, TarLayer other not None):
         """Add the entries of another layer, of the same profile."""
@@ -402,9 +408,11 @@ cdef class TarLayer:
         cdef fl_status status
         if self.opened or self.profile != other.profile or self is other:
             raise ValueError("the layer has been opened, or the other one has another profile")
+        cdef uint64_t before = fl_layer_entries(self.layer)
         with nogil:
             status = fl_add_layer(self.layer, other.layer, &place)
         self.added(status, &place)
+        self.trees |= {name: (before + first, count) for name, (first, count) in other.trees.items()}
 
     @property
     def memory(self):
@@ -430,8 +438,20 @@ cdef class TarLayer:
         self.opened = True
         return TarStream(self)
 
+    def open_nar(self, path):
+        """A new stream of Nix's serialisation (NAR) of a tree that was added; its files must not have changed since.
 
-def _unpack_layer(tuple profile, bytes packed):
+        Raises:
+            KeyError: no tree was added at this path.
+        """
+        cdef bytes name = _c_string(path)
+        if name not in self.trees:
+            raise KeyError(path)
+        self.opened = True
+        return TarStream(self, name)
+
+
+def _unpack_layer(tuple profile, dict trees, bytes packed):
     """A layer as it was when it was pickled; it is finished."""
     uid, gid, uname, gname, mtime, root, whiteouts = profile
     cdef TarLayer layer = TarLayer(
@@ -443,28 +463,43 @@ def _unpack_layer(tuple profile, bytes packed):
         raise MemoryError
     if status != FL_OK:
         raise ValueError("not a layer of this program on this kind of machine")
+    layer.trees = trees
     return layer
 
 
 @cython.final
 cdef class TarStream:
-    """The bytes of a :class:`TarLayer`; files are opened one at a time, when their bytes are asked for."""
+    """The bytes of a :class:`TarLayer`, or of the NAR of a tree in it: what its ``open`` and ``open_nar`` give.
+
+    Files are opened one at a time, when their bytes are asked for.
+    """
 
     cdef fl_stream *stream
     cdef TarLayer layer
     cdef bint broken
 
-    def __cinit__(self, TarLayer layer not None):
+    def __cinit__(self, TarLayer layer not None, bytes tree=None):
+        cdef size_t first, count
         self.layer = layer
-        self.stream = fl_stream_new(layer.layer)
+        if tree is None:
+            self.stream = fl_stream_new(layer.layer)
+        else:
+            first, count = layer.trees[tree]
+            with nogil:
+                self.stream = fl_stream_new_nar(layer.layer, first, count)
         if self.stream == NULL:
             raise MemoryError
 
     def __dealloc__(self):
         fl_stream_free(self.stream)
 
+    @property
+    def size(self):
+        """Bytes of the whole stream."""
+        return fl_stream_size(self.stream)
+
     def readinto(self, unsigned char[::1] buffer not None):
-        """Fill a writable buffer and give the number of bytes: less than its length at the end of the archive alone.
+        """Fill a writable buffer and give the number of bytes: less than its length at the end of the stream alone.
 
         Raises:
             LayerError: a file cannot be read, or is not what it was when the layer was measured. The stream is broken
@@ -486,7 +521,7 @@ cdef class TarStream:
         return got
 
     def write_to(self, int fd, *, bint splice=False):
-        """Write the rest of the archive to a file descriptor and give the number of bytes.
+        """Write the rest of the stream to a file descriptor and give the number of bytes.
 
         Args:
             fd: a blocking file descriptor.

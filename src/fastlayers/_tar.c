@@ -8,9 +8,7 @@
 #else
 #define _POSIX_C_SOURCE 200809L
 #endif
-#include "_tar.h"
-
-#include "_header.h"
+#include "_layer.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -29,35 +27,7 @@ enum {
 
 /* --- a layer's entries ---------------------------------------------------------------------------------------------*/
 
-struct entry {
-    uint64_t size;    /* of the file's bytes */
-    uint64_t stamp;   /* of inode, mode and mtime; 0 for what is not on disk */
-    size_t text;      /* in the layer's text: the path's own part, then target or data */
-    uint32_t keep;    /* how many bytes of the path before are the start of this one */
-    uint32_t own;     /* length of the path's own part */
-    uint32_t target;  /* length of a symlink's target */
-    uint16_t mode;
-    char type;        /* '0' file, '2' symlink, '5' directory: tar's type flag */
-    char made;        /* the file's bytes are in the layer's text */
-};
-
-struct fl_layer {
-    struct entry *entries;
-    size_t count, room;
-    char *text;
-    size_t used, text_room;
-    char *path;           /* root + the path of the last entry, zero-terminated */
-    size_t root, length;  /* lengths: of root, of the path behind it */
-    size_t path_room, longest;
-    uint64_t size, fingerprint;
-    char header[BLOCK];   /* what every entry's header has in common */
-    char *owner;          /* the pax records of the owner's names, and of what follows size */
-    size_t owner_length, ids_length, mtime_length;  /* owner holds them one after the other */
-    int owner_utf8;
-    int whiteouts;
-};
-
-static void *grow(void *block, size_t *room, size_t needed, size_t unit) {
+void *fl_grow(void *block, size_t *room, size_t needed, size_t unit) {
     if (needed <= *room) return block;
     size_t wanted = *room ? *room + *room / 2 : 64;
     if (wanted < needed) wanted = needed;
@@ -77,7 +47,7 @@ struct fl_layer *fl_layer_new(const struct fl_profile *profile) {
     struct fl_layer *layer = calloc(1, sizeof *layer);
     if (!layer) return NULL;
     size_t uname = strlen(profile->uname), gname = strlen(profile->gname), root = strlen(profile->root);
-    layer->path = grow(NULL, &layer->path_room, root + 1, 1);
+    layer->path = fl_grow(NULL, &layer->path_room, root + 1, 1);
     layer->owner = malloc(uname + gname + 256);
     if (!layer->path || !layer->owner) {
         fl_layer_free(layer);
@@ -181,7 +151,7 @@ static uint64_t stamp_of(const struct stat *st) {
 
 /* Room for `size` more bytes of text; NULL when there is no memory. */
 static char *text_room(struct fl_layer *layer, size_t size) {
-    char *text = grow(layer->text, &layer->text_room, layer->used + size, 1);
+    char *text = fl_grow(layer->text, &layer->text_room, layer->used + size, 1);
     if (!text) return NULL;
     layer->text = text;
     return text + layer->used;
@@ -189,7 +159,7 @@ static char *text_room(struct fl_layer *layer, size_t size) {
 
 /* Makes layer->path root + path; `keep` bytes of the path are there already. */
 static int set_path(struct fl_layer *layer, size_t keep, const char *rest, size_t size) {
-    char *path = grow(layer->path, &layer->path_room, layer->root + keep + size + 1, 1);
+    char *path = fl_grow(layer->path, &layer->path_room, layer->root + keep + size + 1, 1);
     if (!path) return 0;
     layer->path = path;
     memcpy(path + layer->root + keep, rest, size);
@@ -207,7 +177,7 @@ static enum fl_status append(struct fl_layer *layer, struct entry entry, size_t 
     entry.own = (uint32_t)(layer->length - keep);
     entry.text = layer->used;
     char *text = text_room(layer, extra + entry.own);
-    struct entry *entries = grow(layer->entries, &layer->room, layer->count + 1, sizeof entry);
+    struct entry *entries = fl_grow(layer->entries, &layer->room, layer->count + 1, sizeof entry);
     if (entries) layer->entries = entries;
     if (!text || !entries) return FL_NO_MEMORY;
     memmove(text + entry.own, text, extra);
@@ -315,7 +285,7 @@ static enum fl_status list_names(int fd, struct names *names) {  /* closes fd */
         const char *name = item->d_name;
         if (name[0] == '.' && (!name[1] || (name[1] == '.' && !name[2]))) continue;
         size_t size = strlen(name) + 1;
-        char *text = grow(names->text, &names->room, names->used + size, 1);
+        char *text = fl_grow(names->text, &names->room, names->used + size, 1);
         if (!text) {
             closedir(dir);
             return FL_NO_MEMORY;
@@ -409,8 +379,8 @@ enum fl_status fl_layer_unpack(struct fl_layer *layer, const char *from, size_t 
     memcpy(&packed, from, sizeof packed);
     size_t rest = size - sizeof packed, entries = packed.count * sizeof *layer->entries;
     if (packed.magic != PACKED || packed.count > rest / sizeof *layer->entries || packed.used != rest - entries) return FL_KIND;
-    layer->entries = grow(layer->entries, &layer->room, packed.count + 1, sizeof *layer->entries);
-    layer->text = grow(layer->text, &layer->text_room, packed.used + 1, 1);
+    layer->entries = fl_grow(layer->entries, &layer->room, packed.count + 1, sizeof *layer->entries);
+    layer->text = fl_grow(layer->text, &layer->text_room, packed.used + 1, 1);
     if (!layer->entries || !layer->text) return FL_NO_MEMORY;
     memcpy(layer->entries, from + sizeof packed, entries);
     memcpy(layer->text, from + sizeof packed + entries, packed.used);
@@ -432,27 +402,11 @@ uint64_t fl_layer_fingerprint(const struct fl_layer *layer) { return layer->fing
 
 /* --- reading a layer -----------------------------------------------------------------------------------------------*/
 
-struct fl_stream {
-    const struct fl_layer *layer;
-    size_t next;            /* the entry whose header comes next */
-    char *path;             /* root + the path of the entry in hand */
-    size_t length;
-    char *header;           /* its headers */
-    size_t header_room, header_size, header_at;
-    const char *made;       /* its bytes, where they are not on disk */
-    uint64_t left;          /* of its bytes */
-    uint64_t zeros;         /* that follow them */
-    uint64_t at;            /* bytes given so far, with what is in hand */
-    char *chunk;            /* what was read and is not yet written, when the stream is written to a descriptor */
-    size_t chunk_size, chunk_at;
-    int fd;                 /* of its file, or -1 */
-    int ended;
-};
-
-struct fl_stream *fl_stream_new(const struct fl_layer *layer) {
+struct fl_stream *fl_stream_make(const struct fl_layer *layer, fl_format *format) {
     struct fl_stream *stream = calloc(1, sizeof *stream);
     if (!stream) return NULL;
     stream->layer = layer;
+    stream->format = format;
     stream->fd = -1;
     stream->path = malloc(layer->root + layer->longest + 2);
     if (!stream->path) {
@@ -469,12 +423,20 @@ void fl_stream_free(struct fl_stream *stream) {
     free(stream->path);
     free(stream->header);
     free(stream->chunk);
+    free(stream->order);
+    free(stream->names);
     free(stream);
 }
 
-/* Makes the headers of the next entry. */
-static int make_header(struct fl_stream *stream, const struct entry *entry) {
+static int tar_format(struct fl_stream *stream) {
     const struct fl_layer *layer = stream->layer;
+    if (stream->next == layer->count) {
+        stream->entry = NULL;
+        stream->header_at = stream->header_size = 0;
+        stream->zeros = fl_layer_size(layer) - stream->at;
+        return 1;
+    }
+    const struct entry *entry = stream->entry = &layer->entries[stream->next++];
     const char *text = layer->text + entry->text, *target = text + entry->own;
     char *path = stream->path + layer->root;
     memcpy(path + entry->keep, text, entry->own);
@@ -484,7 +446,7 @@ static int make_header(struct fl_stream *stream, const struct entry *entry) {
     int binary, long_path, long_target;
     size_t records = records_length(layer, entry, path, stream->length, target, &binary, &long_path, &long_target);
     stream->header_size = BLOCK + (records ? BLOCK + padded(records) : 0);
-    char *out = grow(stream->header, &stream->header_room, stream->header_size, 1);
+    char *out = fl_grow(stream->header, &stream->header_room, stream->header_size, 1);
     if (!out) return 0;
     stream->header = out;
     stream->header_at = 0;
@@ -527,9 +489,17 @@ static int make_header(struct fl_stream *stream, const struct entry *entry) {
     return 1;
 }
 
+struct fl_stream *fl_stream_new(const struct fl_layer *layer) {
+    struct fl_stream *stream = fl_stream_make(layer, tar_format);
+    if (stream) stream->size = fl_layer_size(layer);
+    return stream;
+}
+
+uint64_t fl_stream_size(const struct fl_stream *stream) { return stream->size; }
+
 /* After the last byte of a file: it must have no more, and must be the file that was measured, unchanged. */
 static enum fl_status close_file(struct fl_stream *stream, struct fl_place *place) {
-    const struct entry *entry = &stream->layer->entries[stream->next - 1];
+    const struct entry *entry = stream->entry;
     struct stat st;
     int bad = fstat(stream->fd, &st);
     enum fl_status status = FL_OK;
@@ -551,11 +521,11 @@ static enum fl_status open_file(struct fl_stream *stream, struct fl_place *place
 }
 
 /* An empty file is not opened; it may have grown all the same. */
-static enum fl_status check_empty(struct fl_stream *stream, const struct entry *entry, struct fl_place *place) {
+static enum fl_status check_empty(struct fl_stream *stream, struct fl_place *place) {
     struct stat st;
     if (fstatat(AT_FDCWD, stream->path, &st, AT_SYMLINK_NOFOLLOW)) return fail(place, FL_SYSTEM, stream->path);
     if (S_ISREG(st.st_mode) && st.st_size) return fail(place, FL_GREW, stream->path);
-    return stamp_of(&st) == entry->stamp ? FL_OK : fail(place, FL_CHANGED, stream->path);
+    return stamp_of(&st) == stream->entry->stamp ? FL_OK : fail(place, FL_CHANGED, stream->path);
 }
 
 static enum fl_status read_file(struct fl_stream *stream, char *buffer, size_t size, size_t *got, struct fl_place *place) {
@@ -579,7 +549,6 @@ static enum fl_status read_file(struct fl_stream *stream, char *buffer, size_t s
 /* Fills the buffer; stops where at least `large` bytes of a file come next. */
 static enum fl_status fill(struct fl_stream *stream, char *buffer, size_t size, uint64_t large, size_t *got,
                            struct fl_place *place) {
-    const struct fl_layer *layer = stream->layer;
     size_t done = 0, part;
     enum fl_status status = FL_OK;
     while (done < size && !status) {
@@ -599,15 +568,11 @@ static enum fl_status fill(struct fl_stream *stream, char *buffer, size_t size, 
             part = stream->zeros < room ? (size_t)stream->zeros : room;
             memset(buffer + done, 0, part);
             stream->zeros -= part;
-        } else if (stream->next < layer->count) {
-            part = 0;
-            const struct entry *entry = &layer->entries[stream->next++];
-            if (!make_header(stream, entry)) status = FL_NO_MEMORY;
-            else if (entry->type == '0' && !entry->size && entry->stamp) status = check_empty(stream, entry, place);
         } else if (!stream->ended) {
             part = 0;
-            stream->ended = 1;
-            stream->zeros = fl_layer_size(layer) - stream->at;
+            if (!stream->format(stream)) status = FL_NO_MEMORY;
+            else if (!stream->entry) stream->ended = 1;
+            else if (stream->entry->type == '0' && !stream->left && stream->entry->stamp) status = check_empty(stream, place);
         } else {
             break;
         }

@@ -66,10 +66,13 @@ uint64_t fl_layer_fingerprint(const struct fl_layer *);  /* of every entry: path
 
 /* A stream reads its layer, which must live as long and stay as it is. */
 struct fl_stream *fl_stream_new(const struct fl_layer *);
+/* A stream of the NAR of a tree: of `count` entries of the layer from `first` on, as fl_add_tree added them. */
+struct fl_stream *fl_stream_new_nar(const struct fl_layer *, size_t first, size_t count);
 void fl_stream_free(struct fl_stream *);
-/* Fills the buffer; *got is less than size at the end of the archive alone. */
+uint64_t fl_stream_size(const struct fl_stream *);  /* bytes of the whole stream */
+/* Fills the buffer; *got is less than size at the end of the stream alone. */
 enum fl_status fl_stream_read(struct fl_stream *, char *buffer, size_t size, size_t *got, struct fl_place *);
-/* Writes to a descriptor, about `most` bytes; *got is 0 at the end of the archive alone, or when a signal came first. With
+/* Writes to a descriptor, about `most` bytes; *got is 0 at the end of the stream alone, or when a signal came first. With
  * `splice` large files go into a pipe without being copied, where the kernel can: only for files that never change. */
 enum fl_status fl_stream_write(struct fl_stream *, int fd, size_t most, int splice, size_t *got, struct fl_place *);
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .base import BaseImage
-from .closure import Closure
+from .closure import Closure, normalise_nar_hash
 from .compression import Codec
-from .contents import Contents, FileList
+from .contents import Contents, FileList, Tree
 from .destinations import Destination
-from .errors import ConfigError, LayerError, PlanError
+from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env, missing_store_paths
 from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile
 from .layering.plan import LayerPlan, plan_layers
@@ -94,6 +94,7 @@ def build_image(
     codec: Codec = Codec(),  # noqa: B008
     store_root: str = "",
     store_dir: str | None = None,
+    verify_store: bool = False,
     jobs: int | None = None,
     executor: Executor | None = None,
     progress: Callable[[int, int], object] = lambda done, total: None,
@@ -117,6 +118,8 @@ def build_image(
         store_root: the folder below which the files are.
         store_dir: the store directory: paths below it that the configuration names must be in the closure. They are
             not looked for where there is a base, which may have them.
+        verify_store: check every store path, before its layer is made, against the NAR hash that the closure tells, or
+            else that the store has registered.
         jobs: how many worker processes, default all cores; the bytes never depend on it.
         executor: makes the layers instead of worker processes of our own; it must see the same files.
         progress: is told, ten times a second, how many bytes of tar are made, and how many there will be.
@@ -154,6 +157,7 @@ def build_image(
     recipes = [LayerRecipe(items, profile, store_root) for items in contents]
     measured = measure_all(recipes, jobs)
     sizes = [layer.size for layer in measured]
+    expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
 
     # Make: every layer once, into all destinations.
     made: list[LayerDescriptor | None] = [None] * len(recipes)
@@ -163,7 +167,13 @@ def build_image(
             destination.begin(base_layers, measured, codec, local=executor is None) for destination in destinations
         ]
         tasks = [
-            LayerTask(layer.recipe, codec, tuple(sink for sink in layer_sinks if sink is not None), table=layer.table)
+            LayerTask(
+                layer.recipe,
+                codec,
+                tuple(sink for sink in layer_sinks if sink is not None),
+                table=layer.table,
+                nar_hashes=_nar_hashes(layer.recipe, expected),
+            )
             for layer, *layer_sinks in zip(measured, *sinks, strict=True)
         ]
         total = sum(sizes)
@@ -208,6 +218,30 @@ def _store_layers(max_layers: int, base: BaseImage | None) -> int:
         )
         raise PlanError(f"{max_layers} layers leave none for the closure: {counted}")
     return max_layers - 1 - below
+
+
+def _expected_nar_hashes(closure: Closure, store_root: str) -> dict[str, str]:
+    """Of each store path of the closure, the NAR hash that it must have."""
+    told = {path: closure.nar_hashes[i] for i, path in enumerate(closure.paths) if closure.contents(i) == Tree(path)}
+    if not told:
+        raise ConfigError("no store path is in the closure: there is nothing to verify")
+    missing = [path for path, text in told.items() if not text]
+    if missing:
+        from .sources import nix_store
+
+        told |= zip(missing, nix_store.nar_hashes(missing, store_root=store_root), strict=True)
+    expected = {}
+    for path, text in told.items():
+        try:
+            expected[path] = normalise_nar_hash(text or "")
+        except ClosureError as error:
+            raise ClosureError(f"{path}: {error}") from None
+    return expected
+
+
+def _nar_hashes(recipe: LayerRecipe, expected: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    paths = [contents.path for contents in recipe.contents if isinstance(contents, Tree)]
+    return tuple((path, expected[path]) for path in paths if path in expected)
 
 
 def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:

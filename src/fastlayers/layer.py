@@ -21,6 +21,7 @@ from .contents import Contents, FileList, Generated, GeneratedEntry, Tree
 from .digest import pump
 from .disk import FileOutput
 from .errors import DestinationError, LayerError
+from .nar import check_nar_hashes
 
 __all__ = [
     "FileRange",
@@ -170,6 +171,8 @@ class LayerTask:
         sinks: where the stored bytes go; none, when digests are all that is wanted.
         threads: how many threads may work on the layer; they never change a byte.
         table: what :func:`measure` gives for the recipe, where it is known already.
+        nar_hashes: store paths of the recipe and the NAR hashes that they must have, as "sha256:" and 64 hexadecimal
+            digits; checked before the layer is made.
     """
 
     recipe: LayerRecipe
@@ -177,6 +180,7 @@ class LayerTask:
     sinks: tuple[Sink, ...] = ()
     threads: int = 1
     table: _core.TarLayer | None = field(default=None, repr=False)
+    nar_hashes: tuple[tuple[str, str], ...] = ()
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:
@@ -292,11 +296,12 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         tick: is told how many more bytes of the tar have been made.
 
     Raises:
-        LayerError: a file cannot be read, or changed while it was.
+        LayerError: a file cannot be read, or changed while it was, or a store path has another NAR hash.
         DestinationError: a sink cannot be written.
     """
     start = time.perf_counter()
     layer = measure(task.recipe) if task.table is None else task.table
+    check_nar_hashes(layer, task.nar_hashes, threads=task.threads, tick=tick)
     outputs: list[FileOutput] = []
     try:
         for sink in task.sinks:

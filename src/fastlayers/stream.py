@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -61,6 +61,7 @@ def stream_image(
     *,
     repo_tag: str | None = None,
     store_root: str = "",
+    verify_store: bool = False,
     jobs: int | None = None,
     log: Callable[[str], object] = lambda line: None,
 ) -> None:
@@ -71,13 +72,15 @@ def stream_image(
         fd: the file descriptor that the archive is written to; it may be a pipe.
         repo_tag: the image's name and tag, other than conf.json's.
         store_root: the folder below which store paths are: the layers', ``from_image`` and ``customisation_layer``.
+        verify_store: check each layer's store paths against the NAR hashes that the store has registered.
         jobs: how many worker processes, default all cores.
         log: gets the lines that the original writes to standard error.
 
     Raises:
         ConfigError: conf.json is not what nixpkgs writes.
+        ClosureError: a store path that is to be verified is not registered.
         ImageError: the base image or the customisation layer is not whole.
-        LayerError: a store path cannot be read.
+        LayerError: a store path cannot be read, or is not what was registered.
         OSError: the output cannot be written.
     """
     conf = _read_conf(conf_file)
@@ -92,6 +95,7 @@ def stream_image(
     profile = Profile(uid, gid, conf.uname, conf.gname, mtime)
     recipes = [_recipe(conf_file, conf, paths, profile, store_root) for paths in conf.store_layers]
     jobs = jobs or available_cores()
+    expected = _registered_nar_hashes(recipes, store_root) if verify_store else {}
     tar = OuterTar(fd, mtime)
     out = _Output(tar, mtime, log)
     config = dict(conf.config)
@@ -110,7 +114,14 @@ def stream_image(
         return f"{diff_id}/layer.tar"
 
     in_order = LayersInOrder(tar, measured, member)
-    tasks = [LayerTask(layer.recipe, table=layer.table) for layer in measured]
+    tasks = [
+        LayerTask(
+            layer.recipe,
+            table=layer.table,
+            nar_hashes=tuple((tree.owner, expected[tree.owner]) for tree in layer.recipe.contents if expected),
+        )
+        for layer in measured
+    ]
     with closing(make_layers(tasks, [layer.size for layer in measured], jobs=jobs)) as work:
         for index, layer in work:
             in_order.add(index, layer)
@@ -178,6 +189,14 @@ def _recipe(file: str, conf: _Conf, paths: list[str], profile: Profile, store_ro
     trees = tuple(Tree(str(pathlib.PurePosixPath(path))) for path in paths)
     # The original has these two directories whatever the store directory is.
     return LayerRecipe(trees, profile, store_root, ("/nix", "/nix/store"), whiteouts=True)
+
+
+def _registered_nar_hashes(recipes: Sequence[LayerRecipe], store_root: str) -> dict[str, str]:
+    """Of each store path of the layers, the NAR hash that it must have."""
+    from .sources import nix_store
+
+    paths = [tree.owner for recipe in recipes for tree in recipe.contents]
+    return dict(zip(paths, nix_store.nar_hashes(paths, store_root=store_root), strict=True))
 
 
 def _of_output(error: OSError) -> bool:

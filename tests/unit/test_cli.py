@@ -16,6 +16,7 @@ import pytest
 
 from fastlayers import __version__
 from fastlayers.cli import COMMANDS
+from nix_stores import make_database, registered
 from stores import APP, BASE, LIB, make_store, write_json
 
 
@@ -23,7 +24,7 @@ from stores import APP, BASE, LIB, make_store, write_json
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_store(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR"):
+    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR", "NIX_STATE_DIR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 
@@ -219,6 +220,30 @@ def test_closure_of_several_sources(folder: Path) -> None:
     other = "/nix/store/1fxf4fycw8n4f0sj8j2wg936kkv1ajcz-other"
     write_json(folder / "other.json", [{"path": other, "references": []}])
     assert fastlayers("closure", "graph.json", "other.json").stdout.splitlines() == [APP, other, LIB, BASE]
+
+
+def test_a_store_as_a_source(folder: Path) -> None:
+    """Every command that takes a SOURCE takes its --store-root."""
+    make_database(folder / "root/nix/var/nix/db", registered(folder / "root"))
+    (folder / "result").symlink_to(APP)
+    (folder / "result-2").symlink_to(BASE)
+    for source in (f"nix:{APP}", "nix:result", "result", f"root{APP}"):
+        options = (source, "--store-root", "root")
+        assert fastlayers("closure", *options).stdout == f"{APP}\n{LIB}\n{BASE}\n"
+        assert fastlayers("popularity", *options).stdout == fastlayers("popularity", "graph.json").stdout
+        assert fastlayers("plan", *options, "--format", "layers").stdout == (
+            fastlayers("plan", "graph.json", "--format", "layers").stdout
+        )
+    assert fastlayers("closure", "nix:result-2", "nix:result", "--store-root", "root").stdout.split() == [
+        APP,
+        LIB,
+        BASE,
+    ]
+    digests = []
+    for source, *more in (["nix:result"], ["graph.json"], ["nix:result", "--verify-store"]):
+        fastlayers("build", source, *more, "--store-root", "root", "--to", f"oci-archive:{len(digests)}.tar", "--quiet")
+        digests.append((folder / f"{len(digests)}.tar").read_bytes())
+    assert len(digests) == 3 and len(set(digests)) == 1
 
 
 def test_empty_closure_prints_nothing(folder: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from fastlayers.cli import run
+from nix_stores import make_database, registered
 from stores import ABSENT, APP, BASE, LIB, NODES, make_store, write_file, write_json
 
 USAGE, CLOSURE, PLAN, CONFIG, LAYER, IMAGE, DESTINATION = 2, 3, 4, 5, 6, 7, 8
@@ -118,6 +119,40 @@ CLOSURES = [
     Case("popularity of a dangling reference", ("popularity", "bad.json"), CLOSURE, "A: its reference B",
          nodes(node("A", "B"))),
     Case("nothing to build", ("build", "bad.json", *TO), CLOSURE, "empty", closure_of({"graph": []})),
+]  # fmt: skip
+
+OF_STORE = ("--store-root", "root")
+
+
+def database(*changes: Callable[[Path], object]) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        root = folder / "root"
+        make_database(root / "nix/var/nix/db", registered(root))
+        for change in changes:
+            change(folder)
+
+    return write
+
+
+def damaged(folder: Path) -> None:
+    file = folder / "root" / BASE[1:] / "etc" / "base"
+    file.chmod(0o644)
+    file.write_bytes(b"BASE\n")
+
+
+STORES = [
+    Case("nix: alone", ("closure", "nix:"), CLOSURE, "nix: expected nix:PATH"),
+    Case("a path that is not there", ("closure", "nix:absent"), CLOSURE, "absent: No such file or directory"),
+    Case("nix: and a path outside the store", ("closure", "nix:root", *OF_STORE), CLOSURE, "root: not in the store"),
+    Case("a key of a store path", ("closure", f"nix:{APP}", "--key", "k"), CLOSURE, f"nix:{APP}: no key k"),
+    Case("a store without a database", ("closure", APP, *OF_STORE), CLOSURE, "db/schema: No such file or directory"),
+    Case("a path that is not registered", ("closure", f"nix:{ABSENT}", *OF_STORE), CLOSURE,
+         f"{ABSENT}: not a valid path of the store", database()),
+    Case("a damaged store path", (*BUILD, *TO, "--verify-store"), LAYER, f"{BASE}: not what Nix registered",
+         database(damaged)),
+    Case("a damaged store path in one layer of all", (*BUILD, *TO, "--verify-store", "--max-layers", "2"), LAYER,
+         f"{BASE}: not what Nix registered", database(damaged)),
+    Case("NAR hashes that nobody tells", (*BUILD, *TO, "--verify-store"), CLOSURE, "db/schema: No such file"),
 ]  # fmt: skip
 
 PLANNED = (*BUILD, *TO, "--plan", "plan.json")
@@ -257,6 +292,9 @@ CONFS = [
     Case("another customisation layer", STREAM, IMAGE, "not those of", custom("layer.tar", bytes(512))),
     Case("short checksum", STREAM, IMAGE, "3 characters, not 64", custom("checksum", b"abc")),
     Case("checksum that is not ASCII", STREAM, IMAGE, "not text", custom("checksum", b"\xff" * 64)),
+    Case("a damaged store path in a stream", (*STREAM, "--verify-store"), LAYER, f"{BASE}: not what Nix registered",
+         database(conf(), damaged)),
+    Case("a stream without a database", (*STREAM, "--verify-store"), CLOSURE, "db/schema: No such file", conf()),
     Case("no base image", STREAM, IMAGE, "No such file", conf(from_image="/nix/store/base.tar")),
     Case("base image that is no tar", STREAM, IMAGE, "not a docker archive", conf(from_image=f"{BASE}/etc/base")),
     Case("variables of conf of a wrong type", STREAM, CONFIG, "Env", conf(config={"Env": 5}, from_image="/x")),
@@ -493,7 +531,7 @@ COMMAND_LINES = [
     Case("no conf at all", ("stream",), USAGE, "CONF"),
 ]
 
-CASES = [*CLOSURES, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
+CASES = [*CLOSURES, *STORES, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
 
 
 def listing(folder: Path) -> dict[str, tuple[int, str]]:
@@ -510,7 +548,7 @@ def listing(folder: Path) -> dict[str, tuple[int, str]]:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     make_store(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR"):
+    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR", "NIX_STATE_DIR"):
         monkeypatch.delenv(name, raising=False)
     before = signal.getsignal(signal.SIGTERM)
     yield tmp_path

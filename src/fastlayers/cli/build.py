@@ -8,7 +8,7 @@ import re
 import sys
 
 from ..errors import ClosureError
-from .options import add_jobs, add_max_layers, add_quiet, add_sources, add_store_root, add_strategy, read_sources
+from .options import add_jobs, add_max_layers, add_quiet, add_sources, add_strategy, add_verify_store, read_sources
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
 from .settings import add_settings, read_settings
 
@@ -39,7 +39,7 @@ Examples:
     --cmd /nix/store/.../bin/app
   fastlayers build venv:.venv --to docker-archive:-:app:1 \\
     --cmd 'python -m app' | docker load
-  fastlayers build graph.json --to oci:image:v1 --compress zstd
+  fastlayers build nix:./result --to oci:image:v1 --compress zstd
 """
     add_sources(parser)
     to = parser.add_argument(
@@ -79,7 +79,7 @@ Examples:
     parser.add_argument("--gid", type=int, default=0, metavar="N", help="Group of all files. [default: %(default)s]")
     parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
     parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
-    add_store_root(parser)
+    add_verify_store(parser)
     add_jobs(parser)
     add_quiet(parser, "No progress, no table.")
     parser.add_argument("--json", action="store_true", help="Print what was built as JSON instead of the table.")
@@ -129,6 +129,7 @@ def run(options: argparse.Namespace) -> None:
             codec=codec,
             store_root=options.store_root,
             store_dir=store_dir(),
+            verify_store=options.verify_store,
             jobs=options.jobs,
             progress=progress,
         )

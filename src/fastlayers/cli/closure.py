@@ -17,7 +17,7 @@ def define(parser: Parser) -> None:
     parser.epilog = """\
 Examples:
   fastlayers closure graph.json
-  nix path-info --json -r ./result | fastlayers closure - --sizes
+  fastlayers closure nix:./result --sizes
 """
     add_sources(parser)
     parser.add_argument(

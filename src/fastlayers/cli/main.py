@@ -29,6 +29,7 @@ COMMANDS = {
 
 _MORE = """\
 Sources:
+  nix:PATH    the closure of PATH, in the Nix store or a symlink into it
   FILE or -   what Nix wrote: exportReferencesGraph, nix path-info --json -r
   venv:DIR    a virtual environment of Python's; the active one if none is named
 

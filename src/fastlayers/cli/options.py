@@ -20,6 +20,7 @@ __all__ = [
     "add_sources",
     "add_store_root",
     "add_strategy",
+    "add_verify_store",
     "positive",
     "read_sources",
 ]
@@ -31,7 +32,7 @@ def add_sources(parser: Parser) -> None:
         "sources",
         metavar="SOURCE",
         nargs="*",
-        help="A file that Nix wrote, - or venv:DIR. [default: the active virtual environment]",
+        help="nix:PATH, a file that Nix wrote, - or venv:DIR. [default: the active virtual environment]",
     )
     complete(sources, complete_file)
     parser.add_argument(
@@ -43,6 +44,7 @@ def add_sources(parser: Parser) -> None:
         action="store_false",
         help="Of a virtual environment, leave out the interpreter and the shared libraries: the base image has them.",
     )
+    add_store_root(parser)
 
 
 def read_sources(options: argparse.Namespace) -> Closure:
@@ -61,9 +63,16 @@ def read_sources(options: argparse.Namespace) -> Closure:
     if not sources:
         active = os.environ.get("VIRTUAL_ENV")
         if not active:
-            raise UsageError("name a SOURCE: a file that Nix made, - or venv:DIR (no virtual environment is active)")
+            raise UsageError(
+                "name a SOURCE: nix:PATH, a file that Nix made, - or venv:DIR (no virtual environment is active)"
+            )
         sources = [f"venv:{active}"]
-    return unite([read_closure(source, key=options.key, interpreter=options.interpreter) for source in sources])
+    return unite(
+        [
+            read_closure(source, key=options.key, interpreter=options.interpreter, store_root=options.store_root)
+            for source in sources
+        ]
+    )
 
 
 def add_max_layers(parser: Parser, default: int, what: str) -> None:
@@ -88,13 +97,26 @@ def _complete_strategy(**context: object) -> Sequence[str]:
 def add_store_root(parser: Parser) -> None:
     """Add ``--store-root``: an absolute path that does not end in a slash, or "" for none."""
     root = parser.add_argument(
-        "--store-root", type=_root, default="", metavar="DIR", help="Read /nix/store/... from DIR/nix/store/..."
+        "--store-root",
+        type=_root,
+        default="",
+        metavar="DIR",
+        help="Read /nix/... from DIR/nix/...: store paths, and Nix's database.",
     )
     complete(root, complete_file)
 
 
 def _root(text: str) -> str:
     return os.path.abspath(text).rstrip("/") if text else ""
+
+
+def add_verify_store(parser: Parser) -> None:
+    """Add ``--verify-store``."""
+    parser.add_argument(
+        "--verify-store",
+        action="store_true",
+        help="Check every store path against its NAR hash before it goes into a layer.",
+    )
 
 
 def add_jobs(parser: Parser) -> None:

@@ -16,7 +16,7 @@ def define(parser: Parser) -> None:
     parser.description = "Show how a closure's paths are distributed over layers, the bottom layer first."
     parser.epilog = """\
 Examples:
-  fastlayers plan graph.json
+  fastlayers plan nix:./result
   fastlayers plan graph.json --max-layers 20 --format json > plan.json
   fastlayers build graph.json --plan plan.json --to oci:image
 """

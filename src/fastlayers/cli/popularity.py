@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .options import add_store_root
 from .parser import Parser, complete, complete_file
 
 __all__ = ["define", "run"]
@@ -21,9 +22,12 @@ Examples:
   fastlayers popularity graph.json
   fastlayers popularity .attrs.json graph
 """
-    file = parser.add_argument("file", metavar="FILE", help="A closure that Nix wrote; - is standard input.")
+    file = parser.add_argument(
+        "file", metavar="FILE", help="A closure that Nix wrote (- is standard input), or nix:PATH."
+    )
     complete(file, complete_file)
     parser.add_argument("key", metavar="KEY", nargs="?", help="Which list of nodes to take from the document.")
+    add_store_root(parser)
     parser.add_argument("--counts", action="store_true", help="Print each path's popularity before it.")
 
 
@@ -33,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
     from ..report import print_lines
     from ..sources import read_closure
 
-    closure = read_closure(options.file, key=options.key, any_names=True)
+    closure = read_closure(options.file, key=options.key, any_names=True, store_root=options.store_root)
     result = order_by_popularity(closure)
     paths = [closure.paths[i] for i in result.order.tolist()]
     if options.counts:

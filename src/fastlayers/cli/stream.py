@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ..errors import DestinationError
-from .options import add_jobs, add_quiet, add_store_root
+from .options import add_jobs, add_quiet, add_store_root, add_verify_store
 from .parser import Parser, UsageError, complete, complete_file
 
 __all__ = ["define", "run"]
@@ -31,6 +31,7 @@ Examples:
     )
     add_jobs(parser)
     add_store_root(parser)
+    add_verify_store(parser)
     add_quiet(parser, "Say nothing on standard error.")
 
 
@@ -46,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
             1,
             repo_tag=options.repo_tag,
             store_root=options.store_root,
+            verify_store=options.verify_store,
             jobs=options.jobs,
             log=(lambda line: None) if options.quiet else lambda line: print(line, file=sys.stderr),
         )

@@ -14,16 +14,24 @@ __all__ = ["read_closure"]
 
 
 def read_closure(
-    source: str | os.PathLike[str], *, key: str | None = None, any_names: bool = False, interpreter: bool = True
+    source: str | os.PathLike[str],
+    *,
+    key: str | None = None,
+    any_names: bool = False,
+    interpreter: bool = True,
+    store_root: str = "",
 ) -> Closure:
     """Read a closure from a source.
 
     Args:
-        source: ``venv:DIR``, a virtual environment; or a file that Nix made (``-``: standard input), whose format is
+        source: ``venv:DIR``, a virtual environment; ``nix:PATH``, what is in the Nix store of this machine, or what a
+            symlink (``result``, a profile) leads to there. A directory in the store, or a symlink that leads to one,
+            needs no ``nix:``. Anything else is a file that Nix made (``-``: standard input), whose format is
             recognised: see :mod:`fastlayers.sources.nix_json`.
         key: which list of nodes to take from an exportReferencesGraph document that has several.
         any_names: take any strings as the names of nodes; such a closure can be ordered, not built.
         interpreter: whether a virtual environment brings its interpreter and shared libraries along.
+        store_root: the folder below which the Nix store and its database are, "" for none.
 
     Raises:
         ClosureError: the source cannot be read, or is no closure.
@@ -33,9 +41,25 @@ def read_closure(
     if source.startswith("venv:"):
         from . import venv
 
-        if key is not None:
-            raise ClosureError(f"{source}: no key {key}: this is not a document")
+        _no_key(source, key)
         return venv.read(source.removeprefix("venv:"), interpreter=interpreter)
-    from . import nix_json
+    from . import nix_json, nix_store
 
-    return nix_json.read(source, key=key, any_names=any_names)
+    if source.startswith("nix:"):
+        _no_key(source, key)
+        return nix_store.read([source.removeprefix("nix:")], store_root=store_root)
+    inside = None if source == "-" else nix_store.resolve(source, store_root=store_root)
+    if inside is not None and os.path.isdir(store_root + inside):
+        _no_key(source, key)
+        return nix_store.read([source], store_root=store_root)
+    try:
+        return nix_json.read(source, key=key, any_names=any_names)
+    except ClosureError as error:
+        if inside is None:
+            raise
+        raise ClosureError(f"{error} (nix:{source} is the closure of this store path)") from None
+
+
+def _no_key(source: str, key: str | None) -> None:
+    if key is not None:
+        raise ClosureError(f"{source}: no key {key}: this is not a document")

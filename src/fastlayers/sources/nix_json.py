@@ -97,7 +97,7 @@ def read(file: str, *, key: str | None = None, any_names: bool = False) -> Closu
                 data = document.read()
     except IsADirectoryError:
         raise ClosureError(
-            f"{name}: a folder: expected a file that Nix made, or venv:DIR for a virtual environment"
+            f"{name}: a folder: expected a file that Nix made, nix:PATH of a store, or venv:DIR, a virtual environment"
         ) from None
     except OSError as error:
         raise ClosureError(f"{name}: {error.strerror}") from None

@@ -1,0 +1,77 @@
+/* What _tar.c and _nar.c share: a layer's table of entries, and the stream that reads it in either format. */
+#ifndef FASTLAYERS_LAYER_H
+#define FASTLAYERS_LAYER_H
+
+#include "_header.h"
+#include "_tar.h"
+
+struct entry {
+    uint64_t size;    /* of the file's bytes */
+    uint64_t stamp;   /* of inode, mode and mtime; 0 for what is not on disk */
+    size_t text;      /* in the layer's text: the path's own part, then target or data */
+    uint32_t keep;    /* how many bytes of the path before are the start of this one */
+    uint32_t own;     /* length of the path's own part */
+    uint32_t target;  /* length of a symlink's target */
+    uint16_t mode;
+    char type;        /* '0' file, '2' symlink, '5' directory: tar's type flag */
+    char made;        /* the file's bytes are in the layer's text */
+};
+
+struct fl_layer {
+    struct entry *entries;
+    size_t count, room;
+    char *text;
+    size_t used, text_room;
+    char *path;           /* root + the path of the last entry, zero-terminated */
+    size_t root, length;  /* lengths: of root, of the path behind it */
+    size_t path_room, longest;
+    uint64_t size, fingerprint;
+    char header[BLOCK];   /* what every entry's header has in common */
+    char *owner;          /* the pax records of the owner's names, and of what follows size */
+    size_t owner_length, ids_length, mtime_length;  /* owner holds them one after the other */
+    int owner_utf8;
+    int whiteouts;
+};
+
+/* An entry of a NAR, with its whole path. */
+struct named {
+    const char *path;
+    const struct entry *entry;
+};
+
+/* What comes next in a format: what stands before an entry's bytes, or at the end. Sets everything from `entry` to
+ * `made` below; 0 when there is no memory. */
+struct fl_stream;
+typedef int fl_format(struct fl_stream *);
+
+struct fl_stream {
+    const struct fl_layer *layer;
+    fl_format *format;
+    uint64_t size;          /* of the whole stream */
+    size_t next;            /* the number of the entry whose header comes next */
+    const struct entry *entry;  /* in hand; NULL at the end */
+    char *path;             /* root + its path */
+    size_t length;          /* of its path */
+    char *header;
+    size_t header_room, header_size, header_at;
+    uint64_t left;          /* of its bytes */
+    uint64_t zeros;         /* that follow them */
+    const char *made;       /* its bytes, where they are not on disk */
+    uint64_t at;            /* bytes given so far, with what is in hand; of a tar */
+    char *chunk;            /* what was read and is not yet written, when the stream is written to a descriptor */
+    size_t chunk_size, chunk_at;
+    int fd;                 /* of its file, or -1 */
+    int ended;
+    struct named *order;    /* of a NAR: its entries, `count` of them, in its order */
+    size_t count;
+    char *names;            /* where their paths are */
+    size_t depth;           /* of the entry before */
+};
+
+/* A block of at least `needed` units, of which *room are there; NULL when there is no memory. */
+void *fl_grow(void *block, size_t *room, size_t needed, size_t unit);
+
+/* A stream that has nothing yet but its layer and its format. */
+struct fl_stream *fl_stream_make(const struct fl_layer *, fl_format *);
+
+#endif
