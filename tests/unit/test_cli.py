@@ -252,6 +252,8 @@ def test_plan(folder: Path) -> None:
     assert whole == {
         "version": 1,
         "strategy": "popularity/1",
+        "max_layers": 2,
+        "excluded": [],
         "layers": [{"size": 456, "paths": [BASE]}, {"size": 520 + 816, "paths": [LIB, APP]}],
     }
 
