@@ -137,15 +137,10 @@ def build_image(
     check_config(config, "configuration")
     if store_dir and base is None:
         _check_store_paths(config, store_dir, closure.paths, "not in the closure")
+    room = _store_layers(max_layers, base)
     if layer_plan is None:
-        layer_plan = plan_layers(closure, _store_layers(max_layers, base), strategy, exclude=exclude)
-    else:
-        layer_plan.check(closure)
-        room = _store_layers(max_layers, base)
-        if len(layer_plan.layers) > room:
-            raise PlanError(f"the plan has {len(layer_plan.layers)} layers; {max_layers} leave room for {room}")
-    if len(closure) and not layer_plan.layers:
-        raise PlanError("every path is excluded: there is nothing to build")
+        layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
+    _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
         _check_store_paths(config, store_dir, chain.from_iterable(layer_plan.layers), "excluded")
 
@@ -203,6 +198,14 @@ def build_image(
         tuple(BuiltLayer(kind, paths, layer) for layer, kind, paths in described),
         time.perf_counter() - start,
     )
+
+
+def _check_plan(layer_plan: LayerPlan, closure: Closure, room: int, max_layers: int) -> None:
+    layer_plan.check(closure)
+    if len(layer_plan.layers) > room:
+        raise PlanError(f"the plan has {len(layer_plan.layers)} layers; {max_layers} leave room for {room}")
+    if len(closure) and not layer_plan.layers:
+        raise PlanError("every path is excluded: there is nothing to build")
 
 
 def _store_layers(max_layers: int, base: BaseImage | None) -> int:

@@ -179,10 +179,21 @@ def test_auto_layer(store: Store) -> None:
     for recorded in store.expected["auto_layer"]:
         made = plan_layers(closure, recorded["limit"], "auto", exclude=recorded["ignore"])
         layers = [list(layer) for layer in made.layers]
-        if recorded["outputs_over_hash_seeds"] == 1:
-            assert layers == recorded["layers"]
-        else:
+        if recorded["outputs_over_hash_seeds"] > 1:
             assert sorted(layers) == sorted(recorded["layers"])
+        else:
+            assert layers == recorded["layers"]
+
+
+def test_pipeline_and_auto_layer_by_the_command_line(store: Store) -> None:
+    plan = ["plan", store.root / "graph.json", "--format", "layers"]
+    recorded = store.expected["pipelines"][-1]
+    done = fastlayers(*plan, "--pipeline", json.dumps(recorded["pipeline"]), capture_output=True)
+    assert json.loads(done.stdout) == recorded["layers"]
+    recorded = store.expected["auto_layer"][0]
+    (ignored,) = recorded["ignore"]
+    options = ["--strategy", "auto", "--max-layers", str(recorded["limit"]), "--exclude", ignored]
+    assert json.loads(fastlayers(*plan, *options, capture_output=True).stdout) == recorded["layers"]
 
 
 def test_popularity_is_a_pipeline_of_nixpkgs(store: Store) -> None:

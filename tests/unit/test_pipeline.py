@@ -196,6 +196,7 @@ def test_errors_name_the_file(closure: Closure, tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("[", "pipeline: not valid: Input data was truncated"),
+        (" ", "pipeline: not valid: Input data was truncated"),
         ("{}", "pipeline: not valid: Object missing required field `pipeline`"),
         ('{"pipeline": 1}', "pipeline: not valid: Expected `str | array`, got `int` - at `$.pipeline`"),
         ('{"pipeline": [], "exclude_paths": [1]}', "pipeline: not valid: Expected `str`, got `int` - at `$.exclude"),

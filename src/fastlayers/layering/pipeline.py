@@ -64,7 +64,7 @@ def read_pipeline(text: str) -> Pipeline:
     Raises:
         PlanError: the file cannot be read, or it is no pipeline.
     """
-    inline = text.lstrip()[:1] in ("[", "{")
+    inline = text.lstrip()[:1] in ("[", "{", "")
     place = "pipeline" if inline else f"{text}: pipeline"
     try:
         data = text.encode("utf-8", "surrogateescape") if inline else _contents(text)
