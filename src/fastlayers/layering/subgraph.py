@@ -16,7 +16,9 @@ from ..closure import Closure
 
 __all__ = ["Subgraph", "unite"]
 
+_NO_NODES = np.empty(0, dtype=np.int64)
 _NO_REFERENCES = np.empty(0, dtype=np.int32)
+_ONE_POINTER = np.zeros(1, dtype=np.int64)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -120,10 +122,12 @@ def unite(graphs: Sequence[Subgraph]) -> Subgraph:
     sizes = np.array([len(graph) for graph in graphs], dtype=np.int64)
     references = np.array([len(graph.indices) for graph in graphs], dtype=np.int64)
     offsets = np.repeat(np.cumsum(sizes) - sizes, references).astype(np.int32)
-    lengths = [np.diff(graph.indptr) for graph in graphs]
+    # One difference of all, without those between a graph's last pointer and the next one's first: there may be many.
+    lengths = np.diff(np.concatenate([_ONE_POINTER, *(graph.indptr for graph in graphs)]))
+    lengths = np.delete(lengths, np.cumsum(sizes + 1) - sizes - 1)
     return Subgraph(
-        np.concatenate([np.empty(0, dtype=np.int64), *(graph.nodes for graph in graphs)]),
-        _indptr(np.concatenate([np.empty(0, dtype=np.int64), *lengths])),
+        np.concatenate([_NO_NODES, *(graph.nodes for graph in graphs)]),
+        _indptr(lengths),
         np.concatenate([_NO_REFERENCES, *(graph.indices for graph in graphs)]) + offsets,
     )
 
