@@ -297,6 +297,24 @@ def popularity_command(bench: Bench) -> Iterator[Row]:
     yield row
 
 
+PIPELINE = '[["popularity_contest"], ["reverse"], ["limit_layers", 99]]'
+
+
+def plan_command(bench: Bench) -> Iterator[Row]:
+    """Plans of nixpkgs as a whole by its other two programs' rules, start-up and output included."""
+    for name, options in (
+        ("--strategy auto", ["--strategy", "auto", "--max-layers", "100"]),
+        ("--pipeline", ["--pipeline", PIPELINE]),
+    ):
+        row = Row(f"fastlayers plan {name}, nixpkgs whole", "json.load in Python", "<= 2.5")
+        row.note = missing(shared=True)
+        if not row.note:
+            file = str(graph_document(bench, 0))
+            peer = [PYTHON, "-c", "import json, sys; json.load(open(sys.argv[1]))", file]
+            compare(row, bench, [*FASTLAYERS, "plan", file, *options, "--format", "layers"], peer, at_most=2.5)
+        yield row
+
+
 def layer_stream(bench: Bench) -> Iterator[Row]:
     """One layer of everything, one core, nothing compressed, nothing written."""
     row = Row("layer stream, one core", "limit -j1", "<= 1.25 (0.8 of its bytes a second)")
@@ -317,9 +335,15 @@ def layer_stream(bench: Bench) -> Iterator[Row]:
 
 def builds(bench: Bench) -> Iterator[Row]:
     """Whole builds to a file and to a layout, beside limit, which writes as many bytes."""
+    planning = {}
     for plan, layers in plans(bench).items():
+        plan_file = bench.file(f"plan-{plan.split(maxsplit=1)[0]}.json")
+        plan_file.write_text(json.dumps(layers))
+        planning[plan] = ["--plan", str(plan_file)]
+    planning |= {"--strategy auto": ["--strategy", "auto"], "--pipeline": ["--pipeline", PIPELINE]}
+    for plan, options in planning.items():
         for transport in ("docker-archive", "oci"):
-            goal = 0.75 if plan.startswith("98") else 0.75 * 0.7
+            goal = 0.75 * 0.7 if plan in ("popularity", "--pipeline") else 0.75
             row = Row(
                 f"build --to {transport}:, {plan}",
                 f"limit -w -j{CORES}",
@@ -327,18 +351,8 @@ def builds(bench: Bench) -> Iterator[Row]:
             )
             row.note = missing("gcc", shared=True)
             if not row.note:
-                plan_file = bench.file("plan.json")
-                plan_file.write_text(json.dumps(layers))
                 out = bench.file("out")
-                ours = [
-                    *FASTLAYERS,
-                    "build",
-                    str(bench.closure),
-                    *store_root(bench),
-                    "--plan",
-                    str(plan_file),
-                    "--quiet",
-                ]
+                ours = [*FASTLAYERS, "build", str(bench.closure), *store_root(bench), *options, "--quiet"]
                 ours += ["--to", f"{transport}:{out}/image"]
 
                 def clean(out: Path = out) -> None:
@@ -474,6 +488,7 @@ def small_files(bench: Bench) -> Iterator[Row]:
 ROWS = [
     popularity_kernel,
     popularity_command,
+    plan_command,
     layer_stream,
     builds,
     streams,

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     )
     from .image import Image, ImageName, Settings, read_config
     from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
-    from .layering.plan import LayerPlan, plan_layers, read_plan
+    from .layering.pipeline import Pipeline, read_pipeline
+    from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
     from .popularity import Popularity, order_by_popularity
     from .sources import read_closure
     from .stream import stream_image
@@ -49,7 +50,8 @@ _HOMES = {
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
     "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
-    "layering.plan": ("LayerPlan", "plan_layers", "read_plan"),
+    "layering.pipeline": ("Pipeline", "read_pipeline"),
+    "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
     "popularity": ("Popularity", "order_by_popularity"),
     "sources": ("read_closure",),
     "stream": ("stream_image",),
@@ -75,6 +77,7 @@ __all__ = [
     "LayerPlan",
     "LayerRecipe",
     "LayerTask",
+    "Pipeline",
     "PlanError",
     "Popularity",
     "Profile",
@@ -84,9 +87,11 @@ __all__ = [
     "order_by_popularity",
     "parse_destination",
     "plan_layers",
+    "plan_pipeline",
     "read_base",
     "read_closure",
     "read_config",
+    "read_pipeline",
     "read_plan",
     "stream_image",
     "unite",

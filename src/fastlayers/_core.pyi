@@ -7,6 +7,13 @@ from numpy.typing import NDArray
 __test__: dict[str, str]
 
 def topological_order(indptr: NDArray[np.int64], indices: NDArray[np.int32], order: NDArray[np.int32]) -> int: ...
+def spread(
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    order: NDArray[np.int32],
+    sets: NDArray[np.uint64],
+    up: bool = False,
+) -> None: ...
 def path_counts(
     indptr: NDArray[np.int64], indices: NDArray[np.int32], order: NDArray[np.int32], paths: NDArray[np.uint64]
 ) -> bool: ...

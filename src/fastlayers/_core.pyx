@@ -25,6 +25,8 @@ cdef extern from "_graph.h" nogil:
     int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int32_t *indices) noexcept
     int graph_topological_order(int64_t n, const int64_t *indptr, const int32_t *indices, int32_t *order,
                                 int64_t *count) noexcept
+    int graph_spread(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order, int64_t words,
+                     bint up, uint64_t *sets) noexcept
     int graph_path_counts(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order,
                           int64_t limbs, uint64_t *paths) noexcept
     int graph_popularity(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order,
@@ -106,6 +108,42 @@ def topological_order(const int64_t[::1] indptr, const int32_t[::1] indices, int
         status = graph_topological_order(n, pointers, columns, out, &count)
     _raise_graph_status(status)
     return count
+
+
+def spread(
+    const int64_t[::1] indptr,
+    const int32_t[::1] indices,
+    const int32_t[::1] order,
+    uint64_t[:, ::1] sets,
+    bint up=False,
+):
+    """Give each node the bits of all its ancestors, or of all its descendants, besides those that it has.
+
+    Args:
+        indptr: int64, shape (n + 1,).
+        indices: int32, shape (number of references,).
+        order: int32, shape (n,), a topological order.
+        sets: uint64, shape (n, words), changed: a row is a set of bits.
+        up: bits go from references to referrers; otherwise from referrers to references.
+
+    Raises:
+        ValueError: the shapes do not fit, the graph is malformed, or order is no topological order of it.
+        MemoryError: a byte a node cannot be had.
+    """
+    _check_graph(indptr, indices, order)
+    cdef int64_t n = order.shape[0], words = sets.shape[1]
+    cdef int status
+    if sets.shape[0] != n or words < 1:
+        raise ValueError("sets must have a row for each node and at least one word")
+    if n == 0:
+        return
+    cdef const int64_t *pointers = &indptr[0]
+    cdef const int32_t *columns = &indices[0] if indices.shape[0] else NULL
+    cdef const int32_t *ordered = &order[0]
+    cdef uint64_t *out = &sets[0, 0]
+    with nogil:
+        status = graph_spread(n, pointers, columns, ordered, words, up, out)
+    _raise_graph_status(status)
 
 
 def path_counts(

@@ -1,7 +1,6 @@
 #include "_graph.h"
 
 #include <assert.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -80,6 +79,54 @@ end:
     free(first);
     free(left);
     free(referrers);
+    return status;
+}
+
+INLINE void send(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order, int64_t words, bool up,
+                 uint64_t *sets)
+{
+    for (int64_t r = 0; r < n; r++) {
+        int32_t i = order[up ? n - 1 - r : r];
+        uint64_t *own = sets + i * words;
+        uint64_t any = 0;
+        for (int64_t w = 0; w < words; w++)
+            any |= own[w];
+        if (!up && any == 0)
+            continue;
+        for (int64_t k = indptr[i]; k < indptr[i + 1]; k++) {
+            uint64_t *other = sets + indices[k] * words;
+            for (int64_t w = 0; w < words; w++)
+                if (up)
+                    own[w] |= other[w];
+                else
+                    other[w] |= own[w];
+        }
+    }
+}
+
+int graph_spread(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order, int64_t words, bool up,
+                 uint64_t *sets)
+{
+    int status = GRAPH_BAD_ORDER;
+    bool *passed = calloc((size_t)n + 1, sizeof *passed);
+    if (!passed)
+        return GRAPH_NO_MEMORY;
+    for (int64_t r = 0; r < n; r++) {
+        int32_t i = order[r];
+        if (i < 0 || i >= n || passed[i])
+            goto end;
+        passed[i] = true;
+        for (int64_t k = indptr[i]; k < indptr[i + 1]; k++)
+            if (passed[indices[k]])
+                goto end;
+    }
+    if (words == 1) /* each a loop of its own, so that the compiler knows the width and the direction */
+        up ? send(n, indptr, indices, order, 1, true, sets) : send(n, indptr, indices, order, 1, false, sets);
+    else
+        up ? send(n, indptr, indices, order, words, true, sets) : send(n, indptr, indices, order, words, false, sets);
+    status = GRAPH_OK;
+end:
+    free(passed);
     return status;
 }
 

@@ -1,4 +1,4 @@
-/* Graph kernels: a topological order and exact popularity. Plain C: no Python, no global state, no recursion.
+/* Graph kernels: a topological order, reachability and exact popularity. Plain C: no Python, no global state, no recursion.
  *
  * A graph is n nodes and a CSR matrix: node i refers to indices[indptr[i]] ... indices[indptr[i + 1] - 1].
  * Only graph_check reads a graph that may be malformed; the others trust one that has passed it.
@@ -7,6 +7,7 @@
 #ifndef FASTLAYERS_GRAPH_H
 #define FASTLAYERS_GRAPH_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 enum graph_status {
@@ -23,6 +24,11 @@ int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int3
 /* order[n]: referrers before references. *count < n when there is a cycle: then order[0] ... order[*count - 1] are the
  * nodes that reach no cycle. */
 int graph_topological_order(int64_t n, const int64_t *indptr, const int32_t *indices, int32_t *order, int64_t *count);
+
+/* sets[n][words], the bits of each node: to the bits that a node has, add those of all its ancestors, or with `up` those
+ * of all its descendants. */
+int graph_spread(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order, int64_t words, bool up,
+                 uint64_t *sets);
 
 /* paths[n][limbs]: how many paths lead to each node from the nodes without referrers. GRAPH_OVERFLOW when the sum of
  * all the counts, which no popularity exceeds, needs more limbs. */

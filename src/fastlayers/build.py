@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 from .base import BaseImage
@@ -62,6 +63,7 @@ class BuildResult:
             "image_id": self.image.config_digest,
             "manifest": {"digest": self.image.manifest_digest, "size": len(self.image.manifest)},
             "strategy": self.plan.strategy,
+            "excluded": list(self.plan.excluded),
             "base_layers": [{"diff_id": b.diff_id, "digest": b.digest, "size": b.size} for b in self.image.base],
             "layers": [
                 {
@@ -88,6 +90,7 @@ def build_image(
     layer_plan: LayerPlan | None = None,
     max_layers: int = DEFAULT_MAX_LAYERS,
     strategy: str | None = None,
+    exclude: Collection[str] = (),
     base: BaseImage | None = None,
     settings: Settings = Settings(),  # noqa: B008  frozen
     profile: Profile = Profile(),  # noqa: B008
@@ -111,6 +114,7 @@ def build_image(
         max_layers: of the whole image. One layer is always kept for the customisation, also when there is none, so
             that adding one never moves a store layer.
         strategy: how to plan, None for the default.
+        exclude: nodes that are to be in no layer of the plan that is made; a given plan says this itself.
         base: the image below.
         settings: the image's configuration.
         profile: owner and mtime of all files.
@@ -135,14 +139,13 @@ def build_image(
     config = _full_config(closure, settings.config)
     check_config(config, "configuration")
     if store_dir and base is None:
-        _check_store_paths(config, store_dir, closure)
+        _check_store_paths(config, store_dir, closure.paths, "not in the closure")
+    room = _store_layers(max_layers, base)
     if layer_plan is None:
-        layer_plan = plan_layers(closure, _store_layers(max_layers, base), strategy)
-    else:
-        layer_plan.check(closure)
-        room = _store_layers(max_layers, base)
-        if len(layer_plan.layers) > room:
-            raise PlanError(f"the plan has {len(layer_plan.layers)} layers; {max_layers} leave room for {room}")
+        layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
+    _check_plan(layer_plan, closure, room, max_layers)
+    if store_dir and base is None:
+        _check_store_paths(config, store_dir, chain.from_iterable(layer_plan.layers), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
@@ -207,6 +210,14 @@ def build_image(
     )
 
 
+def _check_plan(layer_plan: LayerPlan, closure: Closure, room: int, max_layers: int) -> None:
+    layer_plan.check(closure)
+    if len(layer_plan.layers) > room:
+        raise PlanError(f"the plan has {len(layer_plan.layers)} layers; {max_layers} leave room for {room}")
+    if len(closure) and not layer_plan.layers:
+        raise PlanError("every path is excluded: there is nothing to build")
+
+
 def _store_layers(max_layers: int, base: BaseImage | None) -> int:
     """How many layers the plan may have: one is kept for the customisation, and the base has its own."""
     below = len(base.layers) if base else 0
@@ -252,7 +263,7 @@ def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "Env": merge_env(needed, config.get("Env") or ())}
 
 
-def _check_store_paths(config: Mapping[str, Any], store_dir: str, closure: Closure) -> None:
-    missing = missing_store_paths(config, store_dir, closure.paths)
+def _check_store_paths(config: Mapping[str, Any], store_dir: str, known: Iterable[str], otherwise: str) -> None:
+    missing = missing_store_paths(config, store_dir, known)
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: named in the configuration, but not in the closure")
+        raise ConfigError(f"{', '.join(missing)}: named in the configuration, but {otherwise}")

@@ -9,6 +9,7 @@ nixpkgs as a whole), and ties are common, so nothing here is rounded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +18,15 @@ from numpy.typing import NDArray
 from . import _core
 from .closure import Closure
 
-__all__ = ["Popularity", "order_by_popularity", "package_name"]
+__all__ = ["Popularity", "order_by_popularity", "package_name", "popularity"]
 
 
 @dataclass(frozen=True, eq=False)
 class Popularity:
-    """The popularity of each of a closure's n nodes.
+    """The popularity of each of a graph's n nodes.
 
     Attributes:
-        order: int32, shape (n,). Rows of the closure, the most popular first, ties by ascending ``package_name``.
+        order: int32, shape (n,). Rows of the graph, the most popular first, ties by ascending ``package_name``.
         limbs: uint64, shape (n, L). Row i is the popularity of node i, the least significant limb first.
     """
 
@@ -33,7 +34,7 @@ class Popularity:
     limbs: NDArray[np.uint64]
 
     def counts(self) -> list[int]:
-        """The popularity of each node, in the closure's order."""
+        """The popularity of each node, in the graph's order."""
         if self.limbs.shape[1] == 1:
             return list(map(int, self.limbs[:, 0].tolist()))
         data = self.limbs.astype("<u8", copy=False).tobytes()
@@ -52,22 +53,27 @@ def package_name(path: str) -> str:
 
 
 def order_by_popularity(closure: Closure) -> Popularity:
-    """Count for each node how often it is reached, and order the nodes by it.
+    """Count for each node of a closure how often it is reached, and order the nodes by it.
 
     Raises:
         MemoryError: the kernels need 80 bytes a node, 4 a reference and two numbers a node as wide as the widest.
     """
-    n = len(closure)
+    return popularity(closure.indptr, closure.indices, closure.paths)
+
+
+def popularity(indptr: NDArray[np.int64], indices: NDArray[np.int32], names: Sequence[str]) -> Popularity:
+    """The same of any acyclic graph of n named nodes: ``indptr``, shape (n + 1,), and ``indices`` of its rows."""
+    n = len(names)
     topological = np.empty(n, dtype=np.int32)
-    _core.topological_order(closure.indptr, closure.indices, topological)
+    _core.topological_order(indptr, indices, topological)
     paths = np.empty((n, 1), dtype=np.uint64)
-    while not _core.path_counts(closure.indptr, closure.indices, topological, paths):
+    while not _core.path_counts(indptr, indices, topological, paths):
         paths = np.empty((n, 2 * paths.shape[1]), dtype=np.uint64)
     limbs = np.empty_like(paths)
-    _core.popularity(closure.indptr, closure.indices, topological, paths, limbs)
+    _core.popularity(indptr, indices, topological, paths, limbs)
 
-    names = list(map(package_name, closure.paths))
-    order = np.array(sorted(range(n), key=names.__getitem__), dtype=np.int32)
+    keys = list(map(package_name, names))
+    order = np.array(sorted(range(n), key=keys.__getitem__), dtype=np.int32)
     for limb in limbs.T:  # stable sorts, so the last one, by the most significant limb, decides first
         order = order[np.argsort(~limb[order], kind="stable")]
     return Popularity(order, limbs)

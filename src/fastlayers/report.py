@@ -140,7 +140,7 @@ def print_plan(made: LayerPlan) -> None:
         share = f"{100 * size / total:.1f} %" if size is not None and total else "?"
         rows.append((str(number), str(len(layer)), _megabytes(size), share, _short(layer)))
     whole = _megabytes(total if len(known) == len(made.layers) else None)
-    title = f"{made.strategy}: {len(made.layers)} layers, {sum(map(len, made.layers))} paths, {whole}"
+    title = f"{made.strategy or 'plan'}: {len(made.layers)} layers, {sum(map(len, made.layers))} paths, {whole}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
     _table(title, columns, rows, sys.stdout)
 

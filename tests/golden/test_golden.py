@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 
-from fastlayers import LayerRecipe, LayerTask, Profile, make_layer, parallel, stream_image
+from fastlayers import (
+    LayerRecipe,
+    LayerTask,
+    Pipeline,
+    Profile,
+    make_layer,
+    parallel,
+    plan_layers,
+    plan_pipeline,
+    read_closure,
+    stream_image,
+)
 from fastlayers.contents import Tree
 
 STORES = ["1-40", "2-40", "3-60"]
@@ -153,7 +164,39 @@ def test_popularity(store: Store) -> None:
     assert done.stdout.decode().splitlines() == store.expected["popularity"]
 
 
-def test_plans_of_nixpkgs_pipelines(store: Store) -> None:
+def test_pipelines(store: Store) -> None:
+    closure = read_closure(str(store.root / "graph.json"))
+    assert store.expected["pipelines"]
+    for recorded in store.expected["pipelines"]:
+        made = plan_pipeline(closure, Pipeline(recorded["pipeline"]))
+        assert [list(layer) for layer in made.layers] == recorded["layers"]
+
+
+def test_auto_layer(store: Store) -> None:
+    """Where the original's order follows Python's hashes, the same layers in some order."""
+    closure = read_closure(str(store.root / "graph.json"))
+    assert store.expected["auto_layer"]
+    for recorded in store.expected["auto_layer"]:
+        made = plan_layers(closure, recorded["limit"], "auto", exclude=recorded["ignore"])
+        layers = [list(layer) for layer in made.layers]
+        if recorded["outputs_over_hash_seeds"] > 1:
+            assert sorted(layers) == sorted(recorded["layers"])
+        else:
+            assert layers == recorded["layers"]
+
+
+def test_pipeline_and_auto_layer_by_the_command_line(store: Store) -> None:
+    plan = ["plan", store.root / "graph.json", "--format", "layers"]
+    recorded = store.expected["pipelines"][-1]
+    done = fastlayers(*plan, "--pipeline", json.dumps(recorded["pipeline"]), capture_output=True)
+    assert json.loads(done.stdout) == recorded["layers"]
+    recorded = store.expected["auto_layer"][0]
+    (ignored,) = recorded["ignore"]
+    options = ["--strategy", "auto", "--max-layers", str(recorded["limit"]), "--exclude", ignored]
+    assert json.loads(fastlayers(*plan, *options, capture_output=True).stdout) == recorded["layers"]
+
+
+def test_popularity_is_a_pipeline_of_nixpkgs(store: Store) -> None:
     pipelines = [
         (stages[1][1], recorded["layers"])
         for recorded in store.expected["pipelines"]

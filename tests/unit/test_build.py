@@ -21,12 +21,14 @@ from fastlayers import (
     ImageName,
     LayerError,
     LayerPlan,
+    Pipeline,
     PlanError,
     Settings,
     build_image,
     parallel,
     parse_destination,
     plan_layers,
+    plan_pipeline,
     read_base,
     read_closure,
 )
@@ -281,6 +283,25 @@ def test_build_takes_a_plan(closure: Closure) -> None:
     assert [layer.paths for layer in made.layers] == [(APP, BASE), (LIB,)]
     manifest, _ = Layout(Path("image")).image()
     assert "dev.fastlayers.strategy" not in manifest["annotations"]
+
+
+def test_what_is_excluded_is_not_in_the_image(closure: Closure) -> None:
+    made = build(closure, "oci:image", exclude=[APP])
+    assert [layer.paths for layer in made.layers] == [(BASE,), (LIB,)]
+    assert made.to_dict()["excluded"] == [APP]
+    by_pipeline = build(closure, layer_plan=plan_pipeline(closure, Pipeline([["popularity_contest"]], {APP})))
+    assert [layer.descriptor for layer in by_pipeline.layers] == [layer.descriptor for layer in made.layers]
+    with pytest.raises(ConfigError, match=f"^{APP}: named in the configuration, but excluded$"):
+        build(closure, exclude=[APP], settings=Settings({"Cmd": [f"{APP}/bin/app"]}), store_dir="/nix/store")
+    with pytest.raises(PlanError, match="every path is excluded: there is nothing to build"):
+        build(closure, exclude=closure.paths)
+
+
+def test_build_by_the_strategy_auto(closure: Closure) -> None:
+    made = build(closure, "oci:image", max_layers=3, strategy="auto")
+    assert [layer.paths for layer in made.layers] == [(BASE, LIB), (APP,)]
+    manifest, _ = Layout(Path("image")).image()
+    assert manifest["annotations"]["dev.fastlayers.strategy"] == "auto/1"
 
 
 @pytest.mark.parametrize("form", ["layers", "json"])

@@ -145,7 +145,7 @@ def completions(typed: str) -> list[str]:
         ("fastlayers ", {*COMMANDS, "-h", "--help", "--version"}),
         ("fastlayers plan --f", {"--format"}),
         ("fastlayers plan --format ", {"table", "layers", "json"}),
-        ("fastlayers plan --strategy ", {"popularity"}),
+        ("fastlayers plan --strategy ", {"popularity", "auto"}),
         ("fastlayers build --to ", {"docker-archive:", "oci:", "oci-archive:"}),
         ("fastlayers build --to oci:x --from oci", {"oci:", "oci-archive:"}),
         ("fastlayers build --compress z", {"zstd"}),
@@ -277,8 +277,68 @@ def test_plan(folder: Path) -> None:
     assert whole == {
         "version": 1,
         "strategy": "popularity/1",
+        "max_layers": 2,
+        "excluded": [],
         "layers": [{"size": 456, "paths": [BASE]}, {"size": 520 + 816, "paths": [LIB, APP]}],
     }
+
+
+PIPELINE = [["popularity_contest"], ["reverse"], ["limit_layers", 2]]
+
+
+def test_plan_by_strategy_and_by_pipeline(folder: Path) -> None:
+    def layers(*options: str) -> list[list[str]]:
+        done = fastlayers("plan", "graph.json", "--format", "layers", *options)
+        return json.loads(done.stdout)
+
+    assert layers("--strategy", "auto", "--max-layers", "2") == [[BASE, LIB], [APP]]
+    assert layers("--pipeline", json.dumps(PIPELINE)) == [[APP], [LIB, BASE]]
+    assert layers("--pipeline", "[]") == [[BASE, LIB, APP]]
+    write_json(folder / "attrs.json", {"graph": [], "pipeline": PIPELINE, "exclude_paths": [LIB]})
+    assert layers("--pipeline", "attrs.json") == [[APP], [BASE]]
+    assert layers("--pipeline", "attrs.json", "--exclude", BASE) == [[APP]]
+    assert layers("--exclude", BASE, "--exclude", APP) == [[LIB]]
+    table = fastlayers("plan", "graph.json", "--pipeline", "[]").stdout
+    assert table.startswith("plan: 1 layers, 3 paths, 1.8 kB\n")
+
+
+def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
+    def layers(*options: str) -> list[list[str]]:
+        done = fastlayers(*BUILD, "--to", "oci:image", "--json", *options)
+        return [layer["paths"] for layer in json.loads(done.stdout)["layers"]]
+
+    assert layers("--strategy", "auto", "--max-layers", "3") == [[BASE, LIB], [APP]]
+    assert layers("--pipeline", json.dumps(PIPELINE), "--exclude", LIB) == [[APP], [BASE]]
+    write_json(folder / "layers.json", [[BASE], [APP]])
+    assert layers("--plan", "layers.json", "--exclude", LIB) == [[BASE], [APP]]
+    assert layers("--exclude", LIB) == [[BASE], [APP]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        (["plan", "graph.json", "--pipeline", "[]", "--strategy", "auto"], 2, "--pipeline and --strategy exclude each"),
+        (
+            ["plan", "graph.json", "--pipeline", "[]", "--max-layers", "9"],
+            2,
+            "--pipeline and --max-layers exclude each",
+        ),
+        ([*BUILD, "--to", "oci:x", "--pipeline", "[]", "--plan", "p"], 2, "--plan and --pipeline exclude each other"),
+        (["plan", "graph.json", "--pipeline", "absent"], 4, "absent: No such file or directory"),
+        (["plan", "graph.json", "--pipeline", ""], 4, "pipeline: not valid: Input data was truncated"),
+        (["plan", "graph.json", "--pipeline", '[["flatten"]]'], 4, "pipeline[0]: flatten takes a list or parts"),
+        (
+            [*BUILD, "--to", "oci:x", "--pipeline", '[["popularity_contest"]]', "--max-layers", "3"],
+            4,
+            "leave room for 2",
+        ),
+    ],
+)
+def test_pipelines_that_are_refused(folder: Path, arguments: list[str], status: int, says: str) -> None:
+    done = fastlayers(*arguments, check=False)
+    assert done.returncode == status
+    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert not (folder / "x").exists()
 
 
 def test_build_prints_a_table(folder: Path) -> None:

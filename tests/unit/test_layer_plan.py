@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from fastlayers import LayerPlan, PlanError, order_by_popularity, plan_layers, read_plan
+from fastlayers import (
+    LayerPlan,
+    Pipeline,
+    PlanError,
+    order_by_popularity,
+    plan_layers,
+    plan_pipeline,
+    read_plan,
+)
 from fastlayers.closure import Closure
 from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
 from stores import APP, BASE, LIB
@@ -37,6 +45,18 @@ def test_example_of_2018_in_four_layers() -> None:
     assert made.layers == (("F",), ("E",), ("D",), ("C", "B", "G", "A"))
 
 
+def test_what_is_excluded_counts_for_nothing() -> None:
+    """Without A and G, B is the root: then F 4, E 3, D 3, C 2, B 1, as nixpkgs' pipeline with exclude_paths has it."""
+    graph = {"A": "BG", "B": "CE", "C": "DE", "D": "F", "E": "F", "F": "", "G": ""}
+    closure = Closure(list(graph), list(graph.values()), nar_sizes=[1] * 7)
+    made = plan_layers(closure, 3, exclude=["G", "A", "none"])
+    assert made.excluded == ("A", "G")
+    assert made.layers == (("F",), ("E",), ("D", "C", "B"))
+    operations = [["popularity_contest"], ["limit_layers", 3]]
+    assert plan_pipeline(closure, Pipeline(operations), exclude=["A", "G"]).layers == made.layers
+    assert plan_layers(closure, 3, exclude=closure.paths).layers == ()
+
+
 def test_empty_closure_has_no_layers() -> None:
     assert plan_layers(Closure([], []), 5).layers == ()
 
@@ -61,7 +81,7 @@ def test_no_layers(limit: int) -> None:
 
 
 def test_no_such_strategy() -> None:
-    with pytest.raises(PlanError, match="no strategy size; there are: popularity"):
+    with pytest.raises(PlanError, match="no strategy size; there are: popularity, auto"):
         plan_layers(chain(2), 2, "size")
 
 
@@ -79,6 +99,38 @@ def test_json_there_and_back(tmp_path: Path) -> None:
         zip(made.sizes, made.layers, strict=True)
     )
     assert json.loads(made.to_layers()) == [list(layer) for layer in made.layers]
+
+
+def test_a_strategy_is_named_only_where_the_plan_is_still_its_own(tmp_path: Path) -> None:
+    """The strategy auto may make fewer layers than it was allowed, so its plan says how many these were."""
+    shared = [f"/s/{i}-n" for i in range(4)]
+    closure = Closure(shared, [shared[2:], shared[2:], [], []], nar_sizes=[9, 8, 1, 1])
+    made = plan_layers(closure, 3, "auto", exclude=shared[:1])
+    file = tmp_path / "plan.json"
+    file.write_text(made.to_json())
+    assert made.max_layers == 3 and len(made.layers) == 2 and made.excluded == (shared[0],)
+    assert read_plan(str(file), closure) == made
+    for key, value in {"max_layers": 1, "excluded": []}.items():
+        document = {**json.loads(made.to_json()), key: value}
+        if key == "excluded":
+            document["layers"].insert(0, {"size": 9, "paths": shared[:1]})
+        file.write_text(json.dumps(document))
+        assert read_plan(str(file), closure).strategy is None
+
+
+def test_a_plan_may_leave_out_what_is_excluded(tmp_path: Path) -> None:
+    closure = chain(3)
+    first, *rest = closure.paths
+    file = tmp_path / "layers.json"
+    file.write_text(json.dumps([rest]))
+    with pytest.raises(PlanError, match=f"{first}: in the closure, but in no layer of the plan"):
+        read_plan(str(file), closure)
+    made = read_plan(str(file), closure, exclude=[first, "none"])
+    assert made == LayerPlan((tuple(rest),), None, (23,), excluded=(first,))
+    file.write_text(made.to_json())
+    assert read_plan(str(file), closure) == made
+    with pytest.raises(PlanError, match=f"{rest[1]}: in layer 1, but excluded"):
+        read_plan(str(file), closure, exclude=rest[1:])
 
 
 def test_plan_made_by_hand_prints_without_sizes() -> None:

@@ -174,6 +174,8 @@ def test_malformed_graphs_are_refused(indptr: list[int], indices: list[int], mes
     with pytest.raises(ValueError, match=message):
         _core.topological_order(*graph, np.empty(3, dtype=np.int32))
     with pytest.raises(ValueError, match=message):
+        _core.spread(*graph, ORDER, ONES.copy())
+    with pytest.raises(ValueError, match=message):
         _core.path_counts(*graph, ORDER, ONES.copy())
     with pytest.raises(ValueError, match=message):
         _core.popularity(*graph, ORDER, ONES, ONES.copy())
@@ -182,6 +184,11 @@ def test_malformed_graphs_are_refused(indptr: list[int], indices: list[int], mes
 @pytest.mark.parametrize("order", [[0, 2, 1], [2, 1, 0], [0, 0, 1], [0, 1, 3], [0, 1, -1]])
 def test_orders_that_are_none_are_refused(order: list[int]) -> None:
     wrong = np.array(order, dtype=np.int32)
+    for up in (False, True):
+        sets = ONES.copy()
+        with pytest.raises(ValueError, match="not a topological order"):
+            _core.spread(INDPTR, INDICES, wrong, sets, up)
+        assert (sets == ONES).all()
     with pytest.raises(ValueError, match="not a topological order"):
         _core.path_counts(INDPTR, INDICES, wrong, ONES.copy())
     with pytest.raises(ValueError, match="not a topological order"):
@@ -191,6 +198,8 @@ def test_orders_that_are_none_are_refused(order: list[int]) -> None:
 @pytest.mark.parametrize("shape", [(2, 1), (4, 1), (3, 0)])
 def test_counts_of_other_shapes_are_refused(shape: tuple[int, int]) -> None:
     wrong = np.ones(shape, dtype=np.uint64)
+    with pytest.raises(ValueError, match="a row for each node"):
+        _core.spread(INDPTR, INDICES, ORDER, wrong)
     with pytest.raises(ValueError, match="a row for each node"):
         _core.path_counts(INDPTR, INDICES, ORDER, wrong)
     with pytest.raises(ValueError, match="a row for each node"):

@@ -8,7 +8,16 @@ import re
 import sys
 
 from ..errors import ClosureError
-from .options import add_jobs, add_max_layers, add_quiet, add_sources, add_strategy, add_verify_store, read_sources
+from .options import (
+    add_jobs,
+    add_max_layers,
+    add_planning,
+    add_quiet,
+    add_sources,
+    add_verify_store,
+    check_planning,
+    read_sources,
+)
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
 from .settings import add_settings, read_settings
 
@@ -51,8 +60,8 @@ Examples:
         help="Where the image goes.",
     )
     complete(to, complete_words(*_TRANSPORTS))
-    add_max_layers(parser, 100, "Layers of the image, a base's included.")
-    add_strategy(parser)
+    add_max_layers(parser, 100, "Layers of the image, a base's included. [default: %(default)s]")
+    add_planning(parser)
     plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
     complete(plan, complete_file)
     base = parser.add_argument(
@@ -90,7 +99,8 @@ def run(options: argparse.Namespace) -> None:
     from ..base import parse_reference, read_base
     from ..build import build_image
     from ..layer import Profile
-    from ..layering.plan import read_plan
+    from ..layering.pipeline import read_pipeline
+    from ..layering.plan import plan_pipeline, read_plan
     from ..report import print_build, start_progress
     from ..sources.nix_json import store_dir
 
@@ -102,19 +112,23 @@ def run(options: argparse.Namespace) -> None:
         raise UsageError("two destinations are one file: an archive holds one image")
     if not options.interpreter and not options.base:
         raise UsageError("--no-interpreter leaves an image that runs on nothing: say --from which base")
-    if options.plan and options.strategy:
-        raise UsageError("--plan and --strategy exclude each other")
+    check_planning(options, "plan", "pipeline", "strategy")
     if options.base:
         checked("--from", parse_reference, options.base)
     targets = _destinations(options)
     codec = _codec(options.compress)
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
+    pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     base = read_base(options.base) if options.base else None
     closure = read_sources(options)
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
-    layer_plan = read_plan(options.plan, closure) if options.plan else None
+    layer_plan = None
+    if options.plan is not None:
+        layer_plan = read_plan(options.plan, closure, exclude=options.exclude)
+    elif pipeline is not None:
+        layer_plan = plan_pipeline(closure, pipeline, exclude=options.exclude)
     progress = start_progress("building", quiet=options.quiet)
     try:
         result = build_image(
@@ -123,6 +137,7 @@ def run(options: argparse.Namespace) -> None:
             layer_plan=layer_plan,
             max_layers=options.max_layers,
             strategy=options.strategy,
+            exclude=options.exclude,
             base=base,
             settings=settings,
             profile=profile,

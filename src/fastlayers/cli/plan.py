@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_max_layers, add_sources, add_strategy, read_sources
+from .options import add_max_layers, add_planning, add_sources, check_planning, read_sources
 from .parser import Parser
 
 __all__ = ["define", "run"]
@@ -19,10 +19,12 @@ Examples:
   fastlayers plan nix:./result
   fastlayers plan graph.json --max-layers 20 --format json > plan.json
   fastlayers build graph.json --plan plan.json --to oci:image
+  fastlayers plan graph.json --pipeline \\
+    '[["popularity_contest"], ["reverse"], ["limit_layers", 20]]'
 """
     add_sources(parser)
-    add_max_layers(parser, 99, "Layers of the plan.")
-    add_strategy(parser)
+    add_max_layers(parser, None, "Layers of the plan. [default: 99; a pipeline has its own limit_layers]")
+    add_planning(parser)
     parser.add_argument(
         "--format",
         choices=["table", "layers", "json"],
@@ -33,10 +35,19 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Print the plan."""
-    from ..layering.plan import plan_layers
+    from ..layering.pipeline import read_pipeline
+    from ..layering.plan import plan_layers, plan_pipeline
     from ..report import print_lines, print_plan
 
-    made = plan_layers(read_sources(options), options.max_layers, options.strategy)
+    check_planning(options, "pipeline", "strategy")
+    check_planning(options, "pipeline", "max_layers")
+    pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    closure = read_sources(options)
+    if pipeline is not None:
+        made = plan_pipeline(closure, pipeline, exclude=options.exclude)
+    else:
+        limit = 99 if options.max_layers is None else options.max_layers
+        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude)
     if options.format == "table":
         print_plan(made)
     else:

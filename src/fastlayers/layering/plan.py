@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import msgspec
 
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
-from . import popularity
+from . import auto, pipeline, popularity
 
-__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "plan_layers", "read_plan"]
+__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "plan_layers", "plan_pipeline", "read_plan"]
 
 DEFAULT_STRATEGY = "popularity"
 
 # A strategy's name stands for its layers for ever: what would change them gets another name.
-STRATEGIES: dict[str, tuple[int, Callable[[Closure, int], list[list[str]]]]] = {
+# It takes the closure, the most layers that there may be, and the paths that are to be in none.
+STRATEGIES: dict[str, tuple[int, Callable[[Closure, int, AbstractSet[str]], list[list[str]]]]] = {
     "popularity": (popularity.VERSION, popularity.split),
+    "auto": (auto.VERSION, auto.split),
 }
 
 
@@ -28,31 +32,44 @@ class LayerPlan:
 
     Attributes:
         layers: the layers.
-        strategy: the strategy that made the plan, and its version ("popularity/1"); None for a plan made by hand.
+        strategy: the strategy that made the plan, and its version ("popularity/1"); None for a plan made by hand or by
+            a pipeline.
         sizes: bytes of each layer (of a Nix closure: NAR sizes), or None where a node's size is not known.
+        max_layers: how many layers the strategy was allowed; None for a plan without a strategy.
+        excluded: nodes of the closure that are in no layer, sorted.
     """
 
     layers: tuple[tuple[str, ...], ...]
     strategy: str | None = None
     sizes: tuple[int | None, ...] = ()
+    max_layers: int | None = None
+    excluded: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """The plan as a JSON object; :func:`read_plan` reads it back."""
         sizes = self.sizes or (None,) * len(self.layers)
         layers = [{"size": size, "paths": list(paths)} for size, paths in zip(sizes, self.layers, strict=True)]
-        return json.dumps({"version": 1, "strategy": self.strategy, "layers": layers}, indent=2, ensure_ascii=False)
+        document = {
+            "version": 1,
+            "strategy": self.strategy,
+            "max_layers": self.max_layers,
+            "excluded": self.excluded,
+            "layers": layers,
+        }
+        return json.dumps(document, indent=2, ensure_ascii=False)
 
     def to_layers(self) -> str:
         """The layers alone, as a JSON list of lists of node names."""
         return json.dumps(self.layers, indent=2, ensure_ascii=False)
 
     def check(self, closure: Closure) -> None:
-        """Check that every node of a closure is in exactly one layer, and that no layer is empty.
+        """Check that every node of a closure is in exactly one layer or excluded, and that no layer is empty.
 
         Raises:
             PlanError: it is not so; the message names the node or the layer.
         """
         seen: dict[str, int] = {}
+        excluded = set(self.excluded)
         for number, layer in enumerate(self.layers, 1):
             if not layer:
                 raise PlanError(f"layer {number} is empty")
@@ -61,23 +78,29 @@ class LayerPlan:
                     raise PlanError(f"{path}: in layer {seen[path]} and again in layer {number}")
                 if path not in closure:
                     raise PlanError(f"{path}: in layer {number}, but not in the closure")
+                if path in excluded:
+                    raise PlanError(f"{path}: in layer {number}, but excluded")
                 seen[path] = number
-        if len(seen) < len(closure):
-            missing = [path for path in closure.paths if path not in seen]
+        missing = [path for path in closure.paths if path not in seen and path not in excluded]
+        if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
 
 
-def plan_layers(closure: Closure, max_layers: int = 99, strategy: str | None = None) -> LayerPlan:
+def plan_layers(
+    closure: Closure, max_layers: int = 99, strategy: str | None = None, *, exclude: Iterable[str] = ()
+) -> LayerPlan:
     """Distribute a closure's nodes over at most ``max_layers`` layers.
 
     Args:
         closure: what to distribute.
         max_layers: at least 1.
         strategy: one of :data:`STRATEGIES`, or None for the default.
+        exclude: names of nodes to put into no layer; what is not in the closure is ignored.
 
     Raises:
-        PlanError: there is no such strategy, or no layer to put anything in.
+        PlanError: there is no such strategy, no layer to put anything in, or the strategy goes by NAR sizes and one is
+            not known.
     """
     name = strategy or DEFAULT_STRATEGY
     if name not in STRATEGIES:
@@ -85,13 +108,36 @@ def plan_layers(closure: Closure, max_layers: int = 99, strategy: str | None = N
     if max_layers < 1:
         raise PlanError(f"a plan needs at least one layer, not {max_layers}")
     version, split = STRATEGIES[name]
-    return _sized(LayerPlan(tuple(map(tuple, split(closure, max_layers))), f"{name}/{version}"), closure)
+    excluded = _in_closure(exclude, closure)
+    layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded))))
+    return _sized(LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded), closure)
+
+
+def plan_pipeline(closure: Closure, steps: pipeline.Pipeline, *, exclude: Iterable[str] = ()) -> LayerPlan:
+    """Distribute a closure's nodes over layers as a pipeline says; how many there are is up to the pipeline.
+
+    Args:
+        closure: what to distribute.
+        steps: the pipeline; :func:`fastlayers.read_pipeline` reads one.
+        exclude: names of nodes to put into no layer, besides those that the pipeline excludes or removes itself.
+
+    Raises:
+        PlanError: the pipeline cannot be run; the message names the operation.
+    """
+    layers = tuple(map(tuple, pipeline.split(closure, steps, frozenset(exclude))))
+    placed = {path for layer in layers for path in layer}
+    excluded = tuple(path for path in closure.paths if path not in placed)
+    return _sized(LayerPlan(layers, excluded=excluded), closure)
+
+
+def _in_closure(paths: Iterable[str], closure: Closure) -> tuple[str, ...]:
+    return tuple(sorted({path for path in paths if path in closure}))
 
 
 def _sized(made: LayerPlan, closure: Closure) -> LayerPlan:
     sizes = dict(zip(closure.paths, closure.nar_sizes.tolist(), strict=True))
     layers = [[sizes[path] for path in layer] for layer in made.layers]
-    return LayerPlan(made.layers, made.strategy, tuple(None if UNKNOWN in layer else sum(layer) for layer in layers))
+    return replace(made, sizes=tuple(None if UNKNOWN in layer else sum(layer) for layer in layers))
 
 
 def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
@@ -99,7 +145,8 @@ def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
     name, _, version = (made.strategy or "").partition("/")
     if name not in STRATEGIES or version != str(STRATEGIES[name][0]) or not made.layers:
         return False
-    return tuple(map(tuple, STRATEGIES[name][1](closure, len(made.layers)))) == made.layers
+    layers = STRATEGIES[name][1](closure, made.max_layers or len(made.layers), frozenset(made.excluded))
+    return tuple(map(tuple, layers)) == made.layers
 
 
 class _Layer(msgspec.Struct):
@@ -110,10 +157,14 @@ class _Plan(msgspec.Struct):
     version: int
     layers: list[_Layer]
     strategy: str | None = None
+    max_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    excluded: list[str] = []
 
 
-def read_plan(file: str, closure: Closure) -> LayerPlan:
+def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> LayerPlan:
     """Read a plan for a closure from a file: either a list of lists of names, or what :meth:`LayerPlan.to_json` gives.
+
+    ``exclude`` names nodes that are in none of its layers, besides those that the plan says itself.
 
     Raises:
         PlanError: the file cannot be read, holds no plan, or the plan is not one of this closure.
@@ -125,10 +176,13 @@ def read_plan(file: str, closure: Closure) -> LayerPlan:
             parsed = msgspec.json.decode(data, type=_Plan)
             if parsed.version != 1:
                 raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
-            made = LayerPlan(tuple(tuple(layer.paths) for layer in parsed.layers), parsed.strategy)
-            made = made if _is_of_its_strategy(made, closure) else LayerPlan(made.layers)
+            layers = tuple(tuple(layer.paths) for layer in parsed.layers)
+            excluded = _in_closure([*parsed.excluded, *exclude], closure)
+            made = LayerPlan(layers, parsed.strategy, max_layers=parsed.max_layers, excluded=excluded)
+            made = made if _is_of_its_strategy(made, closure) else LayerPlan(layers, excluded=excluded)
         else:
-            made = LayerPlan(tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]]))))
+            layers = tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]])))
+            made = LayerPlan(layers, excluded=_in_closure(exclude, closure))
         made.check(closure)
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
