@@ -30,6 +30,7 @@ STAGES = [
     ["layering"],
     ["base"],
     ["image"],
+    ["customisation"],
     ["destinations"],
     ["parallel"],
     ["build", "stream"],
