@@ -254,7 +254,7 @@ enum fl_status fl_add_part(struct fl_layer *layer, const char *path, const struc
                            uint64_t offset, int64_t size, struct fl_place *place) {
     struct stat st;
     if (lstat(source, &st)) return fail(place, FL_SYSTEM, source);
-    if (!S_ISREG(st.st_mode)) return fail(place, FL_KIND, source);
+    if (!S_ISREG(st.st_mode)) return fail(place, FL_CHANGED, source);
     struct part part = {offset, (uint64_t)st.st_size};
     uint64_t bytes = size < 0 ? part.whole - offset : (uint64_t)size;
     if (offset > part.whole || bytes > part.whole - offset) return fail(place, FL_SHRUNK, source);
