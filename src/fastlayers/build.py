@@ -262,7 +262,7 @@ def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
 def _check_store_paths(named: Sequence[str], closure: Closure) -> None:
     missing = [path for path in named if path not in closure]
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: named in the configuration, but not in the closure")
+        raise ConfigError(f"{', '.join(missing)}: named in the configuration or the contents, but not in the closure")
 
 
 def _tar_profile(xattrs: bool) -> str:

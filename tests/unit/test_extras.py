@@ -114,6 +114,13 @@ def test_an_empty_file_that_grows(tmp_path: Path) -> None:
         layer.open().readinto(bytearray(layer.size))
 
 
+def test_an_extended_attribute_that_no_record_can_hold(tmp_path: Path) -> None:
+    set_xattr(write_file(tmp_path / "top/x", "", 0o644), "user.a=b", b"")
+    read_folder(tmp_path / "top")
+    with pytest.raises(LayerError, match="top/x: an extended attribute whose name has = in it"):
+        read_folder(tmp_path / "top", xattrs=True)
+
+
 def test_a_file_that_vanishes_before_it_is_measured(tmp_path: Path) -> None:
     file = write_file(tmp_path / "top/x")
     made = read_folder(tmp_path / "top")
@@ -249,6 +256,10 @@ REFUSED: list[tuple[str, Callable[[Path], Path], type[Exception], str]] = [
      "x.tar: run/p: a device or pipe cannot go into a layer"),
     ("an unknown type", lambda f: write_tar(f / "x.tar", (member("z", b"Z"), b"")), LayerError,
      "x.tar: z: an entry of the type b'Z'"),
+    ("an owner that is none", lambda f: write_tar(f / "x.tar", (member("x", uid=2**32 - 1), b"")), LayerError,
+     "x.tar: x: the owner 4294967295:0 is none that a file can have"),
+    ("a symlink to nothing", lambda f: write_tar(f / "x.tar", (member("x", tarfile.SYMTYPE), b"")), LayerError,
+     "x.tar: x: a symlink to nothing"),
     ("a sparse file", sparse, LayerError, "x.tar: sparse: a sparse file"),
 ]  # fmt: skip
 

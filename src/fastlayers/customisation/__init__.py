@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..contents import Contents, Generated, GeneratedEntry
 from ..errors import ConfigError, LayerError
 from ..image import store_paths_in
-from .extras import read_folder, read_tar
+from .extras import HIGHEST_ID, read_folder, read_tar
 from .links import DEFAULT_PRIORITY, LinkedTree, link_trees
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ __all__ = [
     "read_folder",
     "read_tar",
 ]
-
-_HIGHEST_ID = 2**32 - 2  # the one above means "none" to the system's calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,8 @@ class Customisation:
             if not path.startswith("/") or path.startswith("//") or posixpath.normpath(path) != path:
                 raise ConfigError(f"{path}: not an absolute path in the image, such as /home/me")
         for path, ids in self.owners.items():
-            if not all(0 <= number <= _HIGHEST_ID for number in ids):
-                raise ConfigError(f"the owner {ids[0]}:{ids[1]} of {path}: from 0 to {_HIGHEST_ID} is possible")
+            if not all(0 <= number <= HIGHEST_ID for number in ids):
+                raise ConfigError(f"the owner {ids[0]}:{ids[1]} of {path}: from 0 to {HIGHEST_ID} is possible")
         for path, mode in self.modes.items():
             if not 0 <= mode <= 0o7777:
                 raise ConfigError(f"the mode {mode:o} of {path}: from 0 to 7777 is possible")

@@ -13,7 +13,9 @@ from .. import _core
 from ..contents import FilePart, Generated, GeneratedEntry
 from ..errors import ConfigError, LayerError
 
-__all__ = ["read_folder", "read_tar"]
+__all__ = ["HIGHEST_ID", "read_folder", "read_tar"]
+
+HIGHEST_ID = 2**32 - 2  # of a user or group; the one above means "none" to the system's calls
 
 _XATTR = "SCHILY.xattr."
 
@@ -61,6 +63,8 @@ def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
     if not hasattr(os, "listxattr"):
         raise ConfigError(f"{path}: extended attributes cannot be read on this system")
     names = sorted(filter(_core.keeps_xattr, os.listxattr(path, follow_symlinks=False)))
+    if any("=" in name for name in names):
+        raise LayerError(f"{path}: an extended attribute whose name has = in it cannot go into a layer")
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
 
 
@@ -110,6 +114,8 @@ def _entry(
     if path == "/":
         return None
     attributes = _attributes(member, place) if xattrs else ()
+    if not (0 <= member.uid <= HIGHEST_ID and 0 <= member.gid <= HIGHEST_ID):
+        raise LayerError(f"{place}: the owner {member.uid}:{member.gid} is none that a file can have")
     made = GeneratedEntry(path, member.mode & 0o7777, owner=(member.uid, member.gid), xattrs=attributes)
     if member.issparse():
         raise LayerError(f"{place}: a sparse file: pack it as a whole one")
@@ -118,6 +124,8 @@ def _entry(
     if member.isdir():
         return made
     if member.issym():
+        if not member.linkname or "\0" in member.linkname:
+            raise LayerError(f"{place}: a symlink to nothing that has a name")
         return replace(made, target=member.linkname)
     if member.islnk():
         linked = before.get(_path(member.linkname, place))
