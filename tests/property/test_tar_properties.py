@@ -1,6 +1,7 @@
 """The tar writer against CPython's tarfile, on trees and owners that are as awkward as file systems allow."""
 
 import os
+import pickle
 import shutil
 import tarfile
 import tempfile
@@ -242,6 +243,7 @@ def test_entries_with_owners_and_extended_attributes_of_their_own(
         whole = b"".join(expected) + bytes(1024)
         whole += bytes(-len(whole) % 10240)
         assert read(layer, [700]) == read(layer) == whole
+        assert read(pickle.loads(pickle.dumps(layer))) == whole
         assert layer.size == len(whole)
 
 

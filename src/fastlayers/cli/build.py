@@ -8,6 +8,7 @@ import re
 import sys
 
 from ..errors import ClosureError
+from .customisation import add_customisation, read_customisation
 from .options import add_jobs, add_max_layers, add_quiet, add_sources, add_strategy, add_verify_store, read_sources
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
 from .settings import add_settings, read_settings
@@ -67,6 +68,7 @@ Examples:
     )
     complete(compress, complete_words("none", "gzip", "zstd"))
     add_settings(parser)
+    add_customisation(parser)
     parser.add_argument("--name", metavar="NAME[:TAG]", help="The image's name, where a destination has none.")
     parser.add_argument("--tag", metavar="TAG", help="Its tag.")
     parser.add_argument(
@@ -110,6 +112,7 @@ def run(options: argparse.Namespace) -> None:
     codec = _codec(options.compress)
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
+    customisation = read_customisation(options)
     base = read_base(options.base) if options.base else None
     closure = read_sources(options)
     if not len(closure):
@@ -125,7 +128,9 @@ def run(options: argparse.Namespace) -> None:
             strategy=options.strategy,
             base=base,
             settings=settings,
+            customisation=customisation,
             profile=profile,
+            xattrs=options.xattrs,
             codec=codec,
             store_root=options.store_root,
             store_dir=store_dir(),
