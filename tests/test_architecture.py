@@ -31,6 +31,7 @@ STAGES = [
     ["layering"],
     ["base"],
     ["image"],
+    ["customisation"],
     ["destinations"],
     ["parallel"],
     ["build", "stream"],

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .build import BuildResult, BuiltLayer, build_image
     from .closure import Closure, unite
     from .compression import Codec
+    from .customisation import Customisation, LinkedTree, named_store_paths, read_folder, read_tar
     from .destinations import Destination, parse_destination
     from .errors import (
         ClosureError,
@@ -38,6 +39,7 @@ _HOMES = {
     "build": ("BuildResult", "BuiltLayer", "build_image"),
     "closure": ("Closure", "unite"),
     "compression": ("Codec",),
+    "customisation": ("Customisation", "LinkedTree", "named_store_paths", "read_folder", "read_tar"),
     "destinations": ("Destination", "parse_destination"),
     "errors": (
         "ClosureError",
@@ -66,6 +68,7 @@ __all__ = [
     "ClosureError",
     "Codec",
     "ConfigError",
+    "Customisation",
     "Destination",
     "DestinationError",
     "FastlayersError",
@@ -77,6 +80,7 @@ __all__ = [
     "LayerPlan",
     "LayerRecipe",
     "LayerTask",
+    "LinkedTree",
     "Pipeline",
     "PlanError",
     "Popularity",
@@ -84,6 +88,7 @@ __all__ = [
     "Settings",
     "build_image",
     "make_layer",
+    "named_store_paths",
     "order_by_popularity",
     "parse_destination",
     "plan_layers",
@@ -91,8 +96,10 @@ __all__ = [
     "read_base",
     "read_closure",
     "read_config",
+    "read_folder",
     "read_pipeline",
     "read_plan",
+    "read_tar",
     "stream_image",
     "unite",
 ]

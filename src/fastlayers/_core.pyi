@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Any, Self, final
 
 import numpy as np
@@ -27,15 +28,58 @@ def popularity(
 def resolve_names(
     names: ReadableBuffer, lists: list[Any], lengths: NDArray[np.int64], positions: NDArray[np.int32]
 ) -> bool: ...
+def keeps_xattr(name: str) -> bool: ...
 
 @final
 class TarLayer:
     def __new__(
-        cls, *, uid: int, gid: int, uname: str, gname: str, mtime: int, root: str = "", whiteouts: bool = False
+        cls,
+        *,
+        uid: int,
+        gid: int,
+        uname: str,
+        gname: str,
+        mtime: int,
+        root: str = "",
+        whiteouts: bool = False,
+        xattrs: bool = False,
     ) -> Self: ...
-    def add_directory(self, path: str, mode: int = 0o755) -> None: ...
-    def add_file(self, path: str, data: bytes, mode: int = 0o644) -> None: ...
-    def add_symlink(self, path: str, target: str) -> None: ...
+    def add_directory(
+        self,
+        path: str,
+        mode: int = 0o755,
+        *,
+        owner: tuple[int, int] | None = None,
+        xattrs: Iterable[tuple[str, bytes]] = (),
+    ) -> None: ...
+    def add_file(
+        self,
+        path: str,
+        data: bytes,
+        mode: int = 0o644,
+        *,
+        owner: tuple[int, int] | None = None,
+        xattrs: Iterable[tuple[str, bytes]] = (),
+    ) -> None: ...
+    def add_symlink(
+        self,
+        path: str,
+        target: str,
+        *,
+        owner: tuple[int, int] | None = None,
+        xattrs: Iterable[tuple[str, bytes]] = (),
+    ) -> None: ...
+    def add_part(
+        self,
+        path: str,
+        source: str,
+        offset: int = 0,
+        size: int = -1,
+        mode: int = 0o644,
+        *,
+        owner: tuple[int, int] | None = None,
+        xattrs: Iterable[tuple[str, bytes]] = (),
+    ) -> None: ...
     def add_path(self, path: str) -> None: ...
     def add_tree(self, path: str) -> None: ...
     def add_layer(self, other: TarLayer) -> None: ...

@@ -284,7 +284,8 @@ def resolve_names(const uint8_t[::1] names, list lists, int64_t[::1] lengths, in
 
 cdef extern from "_tar.h" nogil:
     enum fl_status:
-        FL_OK, FL_NO_MEMORY, FL_SYSTEM, FL_KIND, FL_WHITEOUT, FL_CHANGED, FL_SHRUNK, FL_GREW, FL_OUTPUT, FL_SIGNAL
+        FL_OK, FL_NO_MEMORY, FL_SYSTEM, FL_KIND, FL_WHITEOUT, FL_CHANGED, FL_SHRUNK, FL_GREW, FL_OUTPUT, FL_SIGNAL,
+        FL_XATTR
     struct fl_place:
         char *path
         int error
@@ -293,16 +294,22 @@ cdef extern from "_tar.h" nogil:
         const char *uname
         const char *gname
         const char *root
-        int whiteouts
+        int whiteouts, xattrs
+    struct fl_attributes:
+        uint32_t mode, owner
+        const char *xattrs
+        size_t xattrs_size
     struct fl_layer:
         pass
     struct fl_stream:
         pass
     fl_layer *fl_layer_new(const fl_profile *)
     void fl_layer_free(fl_layer *)
-    fl_status fl_add_directory(fl_layer *, const char *, uint32_t, fl_place *)
-    fl_status fl_add_file(fl_layer *, const char *, uint32_t, const char *, size_t, fl_place *)
-    fl_status fl_add_symlink(fl_layer *, const char *, const char *, fl_place *)
+    uint32_t fl_layer_owner(fl_layer *, int64_t, int64_t)
+    fl_status fl_add_directory(fl_layer *, const char *, const fl_attributes *, fl_place *)
+    fl_status fl_add_file(fl_layer *, const char *, const fl_attributes *, const char *, size_t, fl_place *)
+    fl_status fl_add_symlink(fl_layer *, const char *, const fl_attributes *, const char *, fl_place *)
+    fl_status fl_add_part(fl_layer *, const char *, const fl_attributes *, const char *, uint64_t, int64_t, fl_place *)
     fl_status fl_add_path(fl_layer *, const char *, fl_place *)
     fl_status fl_add_tree(fl_layer *, const char *, fl_place *)
     fl_status fl_add_layer(fl_layer *, const fl_layer *, fl_place *)
@@ -317,6 +324,31 @@ cdef extern from "_tar.h" nogil:
     void fl_stream_free(fl_stream *)
     fl_status fl_stream_read(fl_stream *, char *, size_t, size_t *, fl_place *)
     fl_status fl_stream_write(fl_stream *, int, size_t, int, size_t *, fl_place *)
+
+cdef extern from "_header.h" nogil:
+    size_t fl_record_length(size_t, size_t)
+    char *fl_put_record(char *, const char *, const char *, size_t)
+
+cdef extern from "_xattr.h" nogil:
+    int fl_keeps_xattr(const char *)
+
+
+def keeps_xattr(str name):
+    """Whether an extended attribute of this name goes into an image: Linux capabilities and ``user.*`` do."""
+    return fl_keeps_xattr(_c_string(name)) != 0
+
+
+cdef bytes _xattr_records(xattrs):
+    """Pax records of pairs of name and value, sorted by name."""
+    cdef bytes key, data, records = b""
+    cdef bytearray room
+    for key, data in sorted((b"SCHILY.xattr." + _c_string(name), value) for name, value in xattrs):
+        if b"=" in key:
+            raise ValueError(f"{key!r}: a name of an extended attribute with = in it")
+        room = bytearray(fl_record_length(len(key), len(data)) + 1)  # and a zero of the formatting
+        fl_put_record(<char *> room, key, data, len(data))
+        records += room[:-1]
+    return records
 
 
 cdef int _check_tar(fl_status status, fl_place *place) except -1:
@@ -337,6 +369,7 @@ cdef int _check_tar(fl_status status, fl_place *place) except -1:
         FL_CHANGED: "changed while it was read",
         FL_SHRUNK: "shrank while it was read",
         FL_GREW: "grew while it was read",
+        FL_XATTR: "an extended attribute whose name has = in it cannot go into a layer",
     }[status])
 
 
@@ -361,6 +394,10 @@ cdef class TarLayer:
         uname, gname: of every entry.
         root: the folder below which the files are, "" for none: "/nix/store/x" is read from root + "/nix/store/x".
         whiteouts: let names through that start with ".wh.".
+        xattrs: keep the extended attributes of what is on disk, those that :func:`keeps_xattr` names.
+
+    Entries that are made for the image may have an ``owner`` of their own, a pair of uid and gid, and ``xattrs``, pairs
+    of name and value.
 
     Raises:
         LayerError: what is on disk cannot go into a layer; the message names the path.
@@ -371,22 +408,25 @@ cdef class TarLayer:
     cdef bint opened
     cdef tuple profile
     cdef dict trees  # of each tree its first entry and how many it has
+    cdef dict owners
 
     def __cinit__(
-        self, *, int64_t uid, int64_t gid, str uname, str gname, int64_t mtime, str root="", bint whiteouts=False
+        self, *, int64_t uid, int64_t gid, str uname, str gname, int64_t mtime, str root="", bint whiteouts=False,
+        bint xattrs=False
     ):
         cdef bytes owner = _c_string(uname), group = _c_string(gname), folder = _c_string(root)
-        cdef fl_profile profile = fl_profile(uid, gid, mtime, owner, group, folder, whiteouts)
+        cdef fl_profile profile = fl_profile(uid, gid, mtime, owner, group, folder, whiteouts, xattrs)
         self.layer = fl_layer_new(&profile)
         self.trees = {}
         if self.layer == NULL:
             raise MemoryError
-        self.profile = (uid, gid, uname, gname, mtime, root, whiteouts)
+        self.profile = (uid, gid, uname, gname, mtime, root, whiteouts, xattrs)
+        self.owners = {(uid, gid): 0}
 
     def __reduce__(self):
         cdef bytes packed = PyBytes_FromStringAndSize(NULL, fl_layer_pack(self.layer, NULL))
         fl_layer_pack(self.layer, packed)
-        return _unpack_layer, (self.profile, self.trees, packed)
+        return _unpack_layer, (self.profile, tuple(self.owners), self.trees, packed)
 
     def __dealloc__(self):
         fl_layer_free(self.layer)
@@ -404,23 +444,49 @@ cdef class TarLayer:
             self.opened = True  # the table of entries ends in the middle of one
         return _check_tar(status, place)
 
-    def add_directory(self, path, uint32_t mode=0o755):
+    cdef uint32_t owner_number(self, tuple owner) except? 0:
+        if owner not in self.owners:
+            number = fl_layer_owner(self.layer, owner[0], owner[1])
+            if number == 0:
+                raise MemoryError
+            self.owners[owner] = number
+        return self.owners[owner]
+
+    cdef fl_attributes attributes(self, uint32_t mode, owner, bytes records) except *:
+        return fl_attributes(mode, 0 if owner is None else self.owner_number(owner), records, len(records))
+
+    def add_directory(self, path, uint32_t mode=0o755, *, owner=None, xattrs=()):
         """Add a directory that is made for the image."""
         cdef fl_place place = fl_place(NULL, 0)
-        cdef bytes name = self._new_path(path)
-        self.added(fl_add_directory(self.layer, name, mode, &place), &place)
+        cdef bytes name = self._new_path(path), records = _xattr_records(xattrs) if xattrs else b""
+        cdef fl_attributes own = self.attributes(mode, owner, records)
+        self.added(fl_add_directory(self.layer, name, &own, &place), &place)
 
-    def add_file(self, path, bytes data, uint32_t mode=0o644):
+    def add_file(self, path, bytes data, uint32_t mode=0o644, *, owner=None, xattrs=()):
         """Add a file that is made for the image."""
         cdef fl_place place = fl_place(NULL, 0)
-        cdef bytes name = self._new_path(path)
-        self.added(fl_add_file(self.layer, name, mode, data, len(data), &place), &place)
+        cdef bytes name = self._new_path(path), records = _xattr_records(xattrs) if xattrs else b""
+        cdef fl_attributes own = self.attributes(mode, owner, records)
+        self.added(fl_add_file(self.layer, name, &own, data, len(data), &place), &place)
 
-    def add_symlink(self, path, target):
+    def add_symlink(self, path, target, *, owner=None, xattrs=()):
         """Add a symlink that is made for the image."""
         cdef fl_place place = fl_place(NULL, 0)
         cdef bytes name = self._new_path(path), to = _c_string(target)
-        self.added(fl_add_symlink(self.layer, name, to, &place), &place)
+        cdef bytes records = _xattr_records(xattrs) if xattrs else b""
+        cdef fl_attributes own = self.attributes(0o777, owner, records)
+        self.added(fl_add_symlink(self.layer, name, &own, to, &place), &place)
+
+    def add_part(self, path, source, uint64_t offset=0, int64_t size=-1, uint32_t mode=0o644, *, owner=None, xattrs=()):
+        """Add a file whose bytes are those of another, ``source``: ``size`` bytes from ``offset`` on, or all of them.
+
+        The other one is looked at now, and read when the layer is; in between it may not change.
+        """
+        cdef fl_place place = fl_place(NULL, 0)
+        cdef bytes name = self._new_path(path), file = _c_string(source)
+        cdef bytes records = _xattr_records(xattrs) if xattrs else b""
+        cdef fl_attributes own = self.attributes(mode, owner, records)
+        self.added(fl_add_part(self.layer, name, &own, file, offset, size, &place), &place)
 
     def add_path(self, path):
         """Add the file, symlink or directory at a path, alone: mode 0755 if its owner may execute it, else 0644."""
@@ -441,11 +507,11 @@ cdef class TarLayer:
         self.trees[name] = (first, fl_layer_entries(self.layer) - first)
 
     def add_layer(self, TarLayer other not None):
-        """Add the entries of another layer, of the same profile."""
+        """Add the entries of another layer, of the same profile and owners."""
         cdef fl_place place = fl_place(NULL, 0)
         cdef fl_status status
-        if self.opened or self.profile != other.profile or self is other:
-            raise ValueError("the layer has been opened, or the other one has another profile")
+        if self.opened or self.profile != other.profile or self.owners != other.owners or self is other:
+            raise ValueError("the layer has been opened, or the other one has another profile or other owners")
         cdef uint64_t before = fl_layer_entries(self.layer)
         with nogil:
             status = fl_add_layer(self.layer, other.layer, &place)
@@ -489,12 +555,14 @@ cdef class TarLayer:
         return TarStream(self, name)
 
 
-def _unpack_layer(tuple profile, dict trees, bytes packed):
+def _unpack_layer(tuple profile, tuple owners, dict trees, bytes packed):
     """A layer as it was when it was pickled; it is finished."""
-    uid, gid, uname, gname, mtime, root, whiteouts = profile
+    uid, gid, uname, gname, mtime, root, whiteouts, xattrs = profile
     cdef TarLayer layer = TarLayer(
-        uid=uid, gid=gid, uname=uname, gname=gname, mtime=mtime, root=root, whiteouts=whiteouts
+        uid=uid, gid=gid, uname=uname, gname=gname, mtime=mtime, root=root, whiteouts=whiteouts, xattrs=xattrs
     )
+    for owner in owners:  # with the numbers that they had
+        layer.owner_number(owner)
     cdef fl_status status = fl_layer_unpack(layer.layer, packed, len(packed))
     layer.opened = True
     if status == FL_NO_MEMORY:

@@ -8,13 +8,34 @@
 struct entry {
     uint64_t size;    /* of the file's bytes */
     uint64_t stamp;   /* of inode, mode and mtime; 0 for what is not on disk */
-    size_t text;      /* in the layer's text: the path's own part, then target or data */
+    size_t text;      /* in the layer's text: the path's own part, then target, data or part; then xattrs */
     uint32_t keep;    /* how many bytes of the path before are the start of this one */
     uint32_t own;     /* length of the path's own part */
-    uint32_t target;  /* length of a symlink's target */
+    uint32_t target;  /* length of a symlink's target, or of a part */
+    uint32_t xattrs;  /* length of the pax records of extended attributes */
+    uint32_t owner;   /* which of the layer's owners */
     uint16_t mode;
     char type;        /* '0' file, '2' symlink, '5' directory: tar's type flag */
-    char made;        /* the file's bytes are in the layer's text */
+    char bytes;       /* where a file's bytes are: enum bytes */
+};
+
+enum bytes {
+    AT_PATH,  /* in the file at root + path */
+    IN_TEXT,  /* in the layer's text */
+    IN_PART,  /* in another file: the text has a struct part and that file's path, zero-terminated */
+};
+
+struct part {
+    uint64_t offset;  /* where the bytes start */
+    uint64_t whole;   /* size of the file that has them */
+};
+
+/* What the headers of one owner's entries have in common. */
+struct owner {
+    char header[BLOCK];
+    char *records;      /* the pax records of the owner's names, then of its numbers */
+    size_t names, ids;  /* their lengths */
+    int utf8;
 };
 
 struct fl_layer {
@@ -26,11 +47,14 @@ struct fl_layer {
     size_t root, length;  /* lengths: of root, of the path behind it */
     size_t path_room, longest;
     uint64_t size, fingerprint;
-    char header[BLOCK];   /* what every entry's header has in common */
-    char *owner;          /* the pax records of the owner's names, and of what follows size */
-    size_t owner_length, ids_length, mtime_length;  /* owner holds them one after the other */
-    int owner_utf8;
-    int whiteouts;
+    struct owner *owners; /* the profile's, then others */
+    size_t owners_count, owners_room;
+    int64_t uid, gid;     /* the profile's */
+    char *uname, *gname;
+    int64_t mtime;        /* as the headers have it */
+    char mtime_record[64];
+    size_t mtime_length;
+    int whiteouts, xattrs;
 };
 
 /* An entry of a NAR, with its whole path. */
@@ -57,6 +81,8 @@ struct fl_stream {
     uint64_t left;          /* of its bytes */
     uint64_t zeros;         /* that follow them */
     const char *made;       /* its bytes, where they are not on disk */
+    struct part part;       /* its file, where another has its bytes; `source` is that file's path, else NULL */
+    const char *source;
     uint64_t at;            /* bytes given so far, with what is in hand; of a tar */
     char *chunk;            /* what was read and is not yet written, when the stream is written to a descriptor */
     size_t chunk_size, chunk_at;

@@ -9,6 +9,7 @@
 #define _POSIX_C_SOURCE 200809L
 #endif
 #include "_layer.h"
+#include "_xattr.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -43,56 +44,79 @@ static enum fl_status fail(struct fl_place *place, enum fl_status status, const 
     return place->path ? status : FL_NO_MEMORY;
 }
 
+/* 0 when there is no memory. */
+static int add_owner(struct fl_layer *layer, int64_t uid, int64_t gid, const char *uname, const char *gname) {
+    size_t lengths[2] = {strlen(uname), strlen(gname)};
+    struct owner *owners = fl_grow(layer->owners, &layer->owners_room, layer->owners_count + 1, sizeof *owners);
+    if (!owners) return 0;
+    layer->owners = owners;
+    struct owner *owner = memset(&owners[layer->owners_count], 0, sizeof *owner);
+    char *out = owner->records = malloc(lengths[0] + lengths[1] + 192);
+    if (!out) return 0;
+    layer->owners_count++;
+    struct text_kind kinds[2] = {fl_kind_of(uname, lengths[0]), fl_kind_of(gname, lengths[1])};
+    owner->utf8 = kinds[0].utf8 && kinds[1].utf8;
+    if (!kinds[0].ascii || lengths[0] > OWNER_LENGTH) out = fl_put_record(out, "uname", uname, lengths[0]);
+    if (!kinds[1].ascii || lengths[1] > OWNER_LENGTH) out = fl_put_record(out, "gname", gname, lengths[1]);
+    owner->names = (size_t)(out - owner->records);
+    int64_t ids[2] = {uid, gid};
+    for (int i = 0; i < 2; i++)
+        if (ids[i] < 0 || ids[i] > MAX_ID) {
+            out = fl_put_number_record(out, i ? "gid" : "uid", ids[i]);
+            ids[i] = 0;
+        }
+    owner->ids = (size_t)(out - owner->records) - owner->names;
+
+    char *header = owner->header;
+    fl_put_octal(header + 108, 7, (uint64_t)ids[0]);
+    fl_put_octal(header + 116, 7, (uint64_t)ids[1]);
+    fl_put_octal(header + 136, 11, (uint64_t)layer->mtime);
+    memcpy(header + 257, "ustar\00000", 8);
+    fl_put_text(header + 265, OWNER_LENGTH, uname, lengths[0]);
+    fl_put_text(header + 297, OWNER_LENGTH, gname, lengths[1]);
+    return 1;
+}
+
 struct fl_layer *fl_layer_new(const struct fl_profile *profile) {
     struct fl_layer *layer = calloc(1, sizeof *layer);
     if (!layer) return NULL;
-    size_t uname = strlen(profile->uname), gname = strlen(profile->gname), root = strlen(profile->root);
+    size_t root = strlen(profile->root);
     layer->path = fl_grow(NULL, &layer->path_room, root + 1, 1);
-    layer->owner = malloc(uname + gname + 256);
-    if (!layer->path || !layer->owner) {
+    layer->uname = strdup(profile->uname);
+    layer->gname = strdup(profile->gname);
+    layer->uid = profile->uid;
+    layer->gid = profile->gid;
+    layer->mtime = profile->mtime;
+    if (layer->mtime < 0 || layer->mtime > MAX_SIZE) {
+        layer->mtime_length = (size_t)(fl_put_number_record(layer->mtime_record, "mtime", layer->mtime) - layer->mtime_record);
+        layer->mtime = 0;
+    }
+    if (!layer->path || !layer->uname || !layer->gname ||
+        !add_owner(layer, profile->uid, profile->gid, profile->uname, profile->gname)) {
         fl_layer_free(layer);
         return NULL;
     }
     memcpy(layer->path, profile->root, root + 1);
     layer->root = root;
     layer->whiteouts = profile->whiteouts;
-
-    struct text_kind kinds[2] = {fl_kind_of(profile->uname, uname), fl_kind_of(profile->gname, gname)};
-    layer->owner_utf8 = kinds[0].utf8 && kinds[1].utf8;
-    char *out = layer->owner;
-    if (!kinds[0].ascii || uname > OWNER_LENGTH) out = fl_put_record(out, "uname", profile->uname, uname);
-    if (!kinds[1].ascii || gname > OWNER_LENGTH) out = fl_put_record(out, "gname", profile->gname, gname);
-    layer->owner_length = (size_t)(out - layer->owner);
-    int64_t ids[2] = {profile->uid, profile->gid}, mtime = profile->mtime;
-    for (int i = 0; i < 2; i++)
-        if (ids[i] < 0 || ids[i] > MAX_ID) {
-            out = fl_put_number_record(out, i ? "gid" : "uid", ids[i]);
-            ids[i] = 0;
-        }
-    layer->ids_length = (size_t)(out - layer->owner) - layer->owner_length;
-    char *before = out;
-    if (mtime < 0 || mtime > MAX_SIZE) {
-        out = fl_put_number_record(out, "mtime", mtime);
-        mtime = 0;
-    }
-    layer->mtime_length = (size_t)(out - before);
-
-    char *header = layer->header;
-    fl_put_octal(header + 108, 7, (uint64_t)ids[0]);
-    fl_put_octal(header + 116, 7, (uint64_t)ids[1]);
-    fl_put_octal(header + 136, 11, (uint64_t)mtime);
-    memcpy(header + 257, "ustar\00000", 8);
-    fl_put_text(header + 265, OWNER_LENGTH, profile->uname, uname);
-    fl_put_text(header + 297, OWNER_LENGTH, profile->gname, gname);
+    layer->xattrs = profile->xattrs;
     return layer;
+}
+
+uint32_t fl_layer_owner(struct fl_layer *layer, int64_t uid, int64_t gid) {
+    const char *uname = uid == layer->uid ? layer->uname : "", *gname = gid == layer->gid ? layer->gname : "";
+    return add_owner(layer, uid, gid, uname, gname) ? (uint32_t)(layer->owners_count - 1) : 0;
 }
 
 void fl_layer_free(struct fl_layer *layer) {
     if (!layer) return;
+    for (size_t i = 0; i < layer->owners_count; i++) free(layer->owners[i].records);
+    free(layer->owners);
+    free(layer->uname);
+    free(layer->gname);
     free(layer->entries);
     free(layer->text);
     free(layer->path);
-    free(layer->owner);
     free(layer);
 }
 
@@ -100,11 +124,12 @@ void fl_layer_free(struct fl_layer *layer) {
  * directory, which counts. */
 static size_t records_length(const struct fl_layer *layer, const struct entry *entry, const char *path, size_t length,
                              const char *target, int *binary, int *long_path, int *long_target) {
+    const struct owner *owner = &layer->owners[entry->owner];
     struct text_kind kind = fl_kind_of(path, length);
-    size_t total = layer->owner_length + layer->ids_length + layer->mtime_length;
+    size_t total = owner->names + owner->ids + layer->mtime_length + entry->xattrs;
     size_t name = length + (entry->type == '5');
     *long_path = !kind.ascii || name > NAME_LENGTH;
-    *binary = (*long_path && !kind.utf8) || (layer->owner_length && !layer->owner_utf8);
+    *binary = (*long_path && !kind.utf8) || (owner->names && !owner->utf8);
     *long_target = 0;
     if (*long_path) total += fl_record_length(4, name);
     if (entry->type == '2') {
@@ -190,32 +215,60 @@ static enum fl_status append(struct fl_layer *layer, struct entry entry, size_t 
     size_t records = records_length(layer, &entry, path, layer->length, text + entry.own, &binary, &long_path, &long_target);
     layer->size += (records ? BLOCK + padded(records) : 0) + BLOCK + (entry.size + BLOCK - 1) / BLOCK * BLOCK;
     uint64_t state = mix_text(layer->fingerprint, path, layer->length);
-    state = mix(mix(mix(state, (uint64_t)entry.type << 16 | entry.mode), entry.size), entry.stamp);
-    layer->fingerprint = entry.type == '2' || entry.made ? mix_text(state, text + entry.own, extra) : state;
+    state = mix(mix(mix(state, (uint64_t)entry.owner << 32 | (uint64_t)entry.type << 16 | entry.mode), entry.size), entry.stamp);
+    layer->fingerprint = extra ? mix_text(state, text + entry.own, extra) : state;
     return FL_OK;
 }
 
-static enum fl_status add_made(struct fl_layer *layer, struct entry entry, const char *path, const char *data, size_t extra,
-                               struct fl_place *place) {
+/* Appends an entry that is made for the image; `data` is its target, bytes or source. */
+static enum fl_status add_made(struct fl_layer *layer, struct entry entry, const char *path, const struct fl_attributes *own,
+                               const char *data, size_t size, struct fl_place *place) {
     if (!set_path(layer, 0, path, strlen(path))) return FL_NO_MEMORY;
-    char *text = text_room(layer, extra);
-    if (!text && extra) return FL_NO_MEMORY;
-    if (extra) memcpy(text, data, extra);
-    return append(layer, entry, 0, extra, place);
+    char *text = text_room(layer, size + own->xattrs_size + 1);
+    if (!text) return FL_NO_MEMORY;
+    if (size) memcpy(text, data, size);
+    if (own->xattrs_size) memcpy(text + size, own->xattrs, own->xattrs_size);
+    entry.owner = own->owner;
+    entry.xattrs = (uint32_t)own->xattrs_size;
+    return append(layer, entry, 0, size + own->xattrs_size, place);
 }
 
-enum fl_status fl_add_directory(struct fl_layer *layer, const char *path, uint32_t mode, struct fl_place *place) {
-    return add_made(layer, (struct entry){.type = '5', .mode = mode & 07777}, path, "", 0, place);
+enum fl_status fl_add_directory(struct fl_layer *layer, const char *path, const struct fl_attributes *own,
+                                struct fl_place *place) {
+    return add_made(layer, (struct entry){.type = '5', .mode = own->mode & 07777}, path, own, "", 0, place);
 }
 
-enum fl_status fl_add_file(struct fl_layer *layer, const char *path, uint32_t mode, const char *data, size_t size,
-                           struct fl_place *place) {
-    return add_made(layer, (struct entry){.type = '0', .mode = mode & 07777, .size = size, .made = 1}, path, data, size, place);
+enum fl_status fl_add_file(struct fl_layer *layer, const char *path, const struct fl_attributes *own, const char *data,
+                           size_t size, struct fl_place *place) {
+    struct entry entry = {.type = '0', .mode = own->mode & 07777, .size = size, .bytes = IN_TEXT};
+    return add_made(layer, entry, path, own, data, size, place);
 }
 
-enum fl_status fl_add_symlink(struct fl_layer *layer, const char *path, const char *target, struct fl_place *place) {
+enum fl_status fl_add_symlink(struct fl_layer *layer, const char *path, const struct fl_attributes *own, const char *target,
+                              struct fl_place *place) {
     size_t size = strlen(target);
-    return add_made(layer, (struct entry){.type = '2', .mode = 0777, .target = (uint32_t)size}, path, target, size, place);
+    return add_made(layer, (struct entry){.type = '2', .mode = 0777, .target = (uint32_t)size}, path, own, target, size, place);
+}
+
+enum fl_status fl_add_part(struct fl_layer *layer, const char *path, const struct fl_attributes *own, const char *source,
+                           uint64_t offset, int64_t size, struct fl_place *place) {
+    struct stat st;
+    if (lstat(source, &st)) return fail(place, FL_SYSTEM, source);
+    if (!S_ISREG(st.st_mode)) return fail(place, FL_CHANGED, source);
+    struct part part = {offset, (uint64_t)st.st_size};
+    uint64_t bytes = size < 0 ? part.whole - offset : (uint64_t)size;
+    if (offset > part.whole || bytes > part.whole - offset) return fail(place, FL_SHRUNK, source);
+    size_t length = sizeof part + strlen(source) + 1;
+    char *data = malloc(length);
+    if (!data) return FL_NO_MEMORY;
+    memcpy(data, &part, sizeof part);
+    memcpy(data + sizeof part, source, length - sizeof part);
+    struct entry entry = {.type = '0', .mode = own->mode & 07777, .size = bytes, .bytes = IN_PART};
+    entry.stamp = stamp_of(&st);
+    entry.target = (uint32_t)length;
+    enum fl_status status = add_made(layer, entry, path, own, data, length, place);
+    free(data);
+    return status;
 }
 
 /* Adds the entry at layer->path, which is `name` in the directory `at`; its kind is left in *type. With `plain_mode` of
@@ -248,6 +301,18 @@ static enum fl_status add_entry(struct fl_layer *layer, int at, const char *name
         return fail(place, FL_KIND, layer->path);
     }
     *type = entry.type;
+    if (layer->xattrs && entry.type != '2') {
+        char *records = NULL;
+        size_t size = 0;
+        enum fl_status status = fl_read_xattrs(layer->path, &records, &size);
+        char *text = status ? NULL : text_room(layer, size + 1);
+        if (text && size) memcpy(text, records, size);
+        free(records);
+        if (status == FL_NO_MEMORY || (!status && !text)) return FL_NO_MEMORY;
+        if (status) return fail(place, status, layer->path);
+        entry.xattrs = (uint32_t)size;
+        extra = size;
+    }
     return append(layer, entry, keep, extra, place);
 }
 
@@ -428,6 +493,11 @@ void fl_stream_free(struct fl_stream *stream) {
     free(stream);
 }
 
+/* The records of an entry's extended attributes, which follow its target, its bytes or its source. */
+static const char *xattrs_of(const struct entry *entry, const char *target) {
+    return target + (entry->bytes == IN_TEXT ? entry->size : entry->target);
+}
+
 static int tar_format(struct fl_stream *stream) {
     const struct fl_layer *layer = stream->layer;
     if (stream->next == layer->count) {
@@ -461,19 +531,21 @@ static int tar_format(struct fl_stream *stream) {
         out[156] = 'x';
         memcpy(out + 257, "ustar\00000", 8);
         fl_put_checksum(out);
-        const char *owner = layer->owner;
+        const struct owner *owner = &layer->owners[entry->owner];
         out += BLOCK;
         char *start = out;
         if (binary) out = fl_put_record(out, "hdrcharset", "BINARY", 6);
         if (long_path) out = fl_put_record(out, "path", path, name);
         if (long_target) out = fl_put_record(out, "linkpath", target, entry->target);
-        memcpy(out, owner, layer->owner_length + layer->ids_length);
-        out += layer->owner_length + layer->ids_length;
+        memcpy(out, owner->records, owner->names + owner->ids);
+        out += owner->names + owner->ids;
         if (entry->size > (uint64_t)MAX_SIZE) out = fl_put_number_record(out, "size", (int64_t)entry->size);
-        memcpy(out, owner + layer->owner_length + layer->ids_length, layer->mtime_length);
+        memcpy(out, layer->mtime_record, layer->mtime_length);
+        out += layer->mtime_length;
+        if (entry->xattrs) memcpy(out, xattrs_of(entry, target), entry->xattrs);
         out = start + padded(records);
     }
-    memcpy(out, layer->header, BLOCK);
+    memcpy(out, layer->owners[entry->owner].header, BLOCK);
     fl_put_text(out, NAME_LENGTH, path, name);
     fl_put_octal(out + 100, 7, entry->mode);
     fl_put_octal(out + 124, 11, entry->size > (uint64_t)MAX_SIZE ? 0 : entry->size);
@@ -484,7 +556,12 @@ static int tar_format(struct fl_stream *stream) {
 
     stream->left = entry->size;
     stream->zeros = (BLOCK - entry->size % BLOCK) % BLOCK;
-    stream->made = entry->made ? target : NULL;
+    stream->made = entry->bytes == IN_TEXT ? target : NULL;
+    stream->source = NULL;
+    if (entry->bytes == IN_PART) {
+        memcpy(&stream->part, target, sizeof stream->part);
+        stream->source = target + sizeof stream->part;
+    }
     stream->at += stream->header_size + stream->left + stream->zeros;
     return 1;
 }
@@ -497,16 +574,19 @@ struct fl_stream *fl_stream_new(const struct fl_layer *layer) {
 
 uint64_t fl_stream_size(const struct fl_stream *stream) { return stream->size; }
 
+/* The file that has the bytes of the entry in hand. */
+static const char *file_of(const struct fl_stream *stream) { return stream->source ? stream->source : stream->path; }
+
 /* After the last byte of a file: it must have no more, and must be the file that was measured, unchanged. */
 static enum fl_status close_file(struct fl_stream *stream, struct fl_place *place) {
-    const struct entry *entry = stream->entry;
+    uint64_t size = stream->source ? stream->part.whole : stream->entry->size;
     struct stat st;
     int bad = fstat(stream->fd, &st);
     enum fl_status status = FL_OK;
-    if (bad) status = fail(place, FL_SYSTEM, stream->path);
-    else if ((uint64_t)st.st_size > entry->size) status = fail(place, FL_GREW, stream->path);
-    else if ((uint64_t)st.st_size < entry->size) status = fail(place, FL_SHRUNK, stream->path);
-    else if (stamp_of(&st) != entry->stamp) status = fail(place, FL_CHANGED, stream->path);
+    if (bad) status = fail(place, FL_SYSTEM, file_of(stream));
+    else if ((uint64_t)st.st_size > size) status = fail(place, FL_GREW, file_of(stream));
+    else if ((uint64_t)st.st_size < size) status = fail(place, FL_SHRUNK, file_of(stream));
+    else if (stamp_of(&st) != stream->entry->stamp) status = fail(place, FL_CHANGED, file_of(stream));
     close(stream->fd);
     stream->fd = -1;
     return status;
@@ -515,17 +595,21 @@ static enum fl_status close_file(struct fl_stream *stream, struct fl_place *plac
 static enum fl_status open_file(struct fl_stream *stream, struct fl_place *place) {
     if (stream->fd >= 0) return FL_OK;
     /* Not to wait for the other end, should the file have become a pipe. */
-    stream->fd = open(stream->path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
-    if (stream->fd >= 0) return FL_OK;
-    return fail(place, errno == ELOOP ? FL_CHANGED : FL_SYSTEM, stream->path);
+    stream->fd = open(file_of(stream), O_RDONLY | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK);
+    if (stream->fd < 0) return fail(place, errno == ELOOP ? FL_CHANGED : FL_SYSTEM, file_of(stream));
+    if (stream->source && lseek(stream->fd, (off_t)stream->part.offset, SEEK_SET) < 0)
+        return fail(place, FL_SYSTEM, stream->source);
+    return FL_OK;
 }
 
 /* An empty file is not opened; it may have grown all the same. */
 static enum fl_status check_empty(struct fl_stream *stream, struct fl_place *place) {
     struct stat st;
-    if (fstatat(AT_FDCWD, stream->path, &st, AT_SYMLINK_NOFOLLOW)) return fail(place, FL_SYSTEM, stream->path);
-    if (S_ISREG(st.st_mode) && st.st_size) return fail(place, FL_GREW, stream->path);
-    return stamp_of(&st) == stream->entry->stamp ? FL_OK : fail(place, FL_CHANGED, stream->path);
+    uint64_t size = stream->source ? stream->part.whole : 0;
+    if (fstatat(AT_FDCWD, file_of(stream), &st, AT_SYMLINK_NOFOLLOW)) return fail(place, FL_SYSTEM, file_of(stream));
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size != size)
+        return fail(place, (uint64_t)st.st_size > size ? FL_GREW : FL_SHRUNK, file_of(stream));
+    return stamp_of(&st) == stream->entry->stamp ? FL_OK : fail(place, FL_CHANGED, file_of(stream));
 }
 
 static enum fl_status read_file(struct fl_stream *stream, char *buffer, size_t size, size_t *got, struct fl_place *place) {
@@ -540,8 +624,8 @@ static enum fl_status read_file(struct fl_stream *stream, char *buffer, size_t s
     ssize_t bytes;
     do bytes = read(stream->fd, buffer, size);
     while (bytes < 0 && errno == EINTR);
-    if (bytes < 0) return fail(place, FL_SYSTEM, stream->path);
-    if (bytes == 0) return fail(place, FL_SHRUNK, stream->path);
+    if (bytes < 0) return fail(place, FL_SYSTEM, file_of(stream));
+    if (bytes == 0) return fail(place, FL_SHRUNK, file_of(stream));
     *got = (size_t)bytes;
     return FL_OK;
 }
@@ -618,7 +702,7 @@ enum fl_status fl_stream_write(struct fl_stream *stream, int fd, size_t most, in
             } else if (bytes < 0) {
                 status = output_failed(place);
             } else if (bytes == 0) {
-                status = fail(place, FL_SHRUNK, stream->path);
+                status = fail(place, FL_SHRUNK, file_of(stream));
             } else {
                 stream->left -= (uint64_t)bytes;
                 done += (size_t)bytes;

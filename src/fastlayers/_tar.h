@@ -21,6 +21,7 @@ enum fl_status {
     FL_GREW,      /* a file has more bytes than it had */
     FL_OUTPUT,    /* the output cannot be written: errno is in the place */
     FL_SIGNAL,    /* a signal came: to be called again */
+    FL_XATTR,     /* an extended attribute that no pax record can hold */
 };
 
 /* Where something went wrong. */
@@ -35,6 +36,15 @@ struct fl_profile {
     const char *uname, *gname;  /* copied */
     const char *root;           /* the folder below which the files are, "" for none; copied */
     int whiteouts;              /* whether names that start with .wh. are let through */
+    int xattrs;                 /* whether extended attributes of what is on disk are kept */
+};
+
+/* What an entry that is made for the image has of its own. */
+struct fl_attributes {
+    uint32_t mode;
+    uint32_t owner;      /* as fl_layer_owner gave it, or 0: the profile's */
+    const char *xattrs;  /* pax records, copied */
+    size_t xattrs_size;
 };
 
 struct fl_layer;
@@ -43,10 +53,19 @@ struct fl_stream;
 struct fl_layer *fl_layer_new(const struct fl_profile *profile);
 void fl_layer_free(struct fl_layer *layer);
 
+/* Another owner than the profile's: its number from 1 on, or 0 when there is no memory. The profile's names stay with its
+ * own numbers; other owners have numbers alone. */
+uint32_t fl_layer_owner(struct fl_layer *, int64_t uid, int64_t gid);
+
 /* Entries in the order of the archive. Paths are absolute, without a slash at the end. */
-enum fl_status fl_add_directory(struct fl_layer *, const char *path, uint32_t mode, struct fl_place *);
-enum fl_status fl_add_file(struct fl_layer *, const char *path, uint32_t mode, const char *data, size_t size, struct fl_place *);
-enum fl_status fl_add_symlink(struct fl_layer *, const char *path, const char *target, struct fl_place *);
+enum fl_status fl_add_directory(struct fl_layer *, const char *path, const struct fl_attributes *, struct fl_place *);
+enum fl_status fl_add_file(struct fl_layer *, const char *path, const struct fl_attributes *, const char *data, size_t size,
+                           struct fl_place *);
+enum fl_status fl_add_symlink(struct fl_layer *, const char *path, const struct fl_attributes *, const char *target,
+                              struct fl_place *);
+/* A file whose bytes are those of the file `source` from `offset` on: `size` of them, or all when size is negative. */
+enum fl_status fl_add_part(struct fl_layer *, const char *path, const struct fl_attributes *, const char *source,
+                           uint64_t offset, int64_t size, struct fl_place *);
 /* What is on disk at root + path: itself alone, with mode 0755 or 0644, so that a umask decides nothing; or with
  * everything below, sorted and with the modes as nixpkgs has them. */
 enum fl_status fl_add_path(struct fl_layer *, const char *path, struct fl_place *);

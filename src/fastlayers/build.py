@@ -14,9 +14,10 @@ from .base import BaseImage
 from .closure import Closure, normalise_nar_hash
 from .compression import Codec
 from .contents import Contents, FileList, Tree
+from .customisation import Customisation, customise, named_store_paths
 from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
-from .image import Image, Settings, check_config, make_image, merge_env, missing_store_paths
+from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile
 from .layering.plan import LayerPlan, plan_layers
 from .parallel import available_cores, make_layers, measure_all
@@ -93,7 +94,9 @@ def build_image(
     exclude: Collection[str] = (),
     base: BaseImage | None = None,
     settings: Settings = Settings(),  # noqa: B008  frozen
+    customisation: Customisation = Customisation(),  # noqa: B008
     profile: Profile = Profile(),  # noqa: B008
+    xattrs: bool = False,
     codec: Codec = Codec(),  # noqa: B008
     store_root: str = "",
     store_dir: str | None = None,
@@ -117,11 +120,13 @@ def build_image(
         exclude: nodes that are to be in no layer of the plan that is made; a given plan says this itself.
         base: the image below.
         settings: the image's configuration.
+        customisation: what goes into the image besides the closure.
         profile: owner and mtime of all files.
+        xattrs: keep Linux capabilities and ``user.*`` attributes of what is on disk.
         codec: how layers are compressed.
         store_root: the folder below which the files are.
-        store_dir: the store directory: paths below it that the configuration names must be in the closure. They are
-            not looked for where there is a base, which may have them.
+        store_dir: the store directory: paths below it that the configuration or the customisation names must be in the
+            closure. They are not looked for where there is a base, which may have them.
         verify_store: check every store path, before its layer is made, against the NAR hash that the closure tells, or
             else that the store has registered.
         jobs: how many worker processes, default all cores; the bytes never depend on it.
@@ -139,25 +144,28 @@ def build_image(
     config = _full_config(closure, settings.config)
     check_config(config, "configuration")
     if store_dir and base is None:
-        _check_store_paths(config, store_dir, closure.paths, "not in the closure")
+        named = named_store_paths(customisation, config, store_dir)
+        _check_store_paths(named, closure.paths, "not in the closure")
     room = _store_layers(max_layers, base)
     if layer_plan is None:
         layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
-        _check_store_paths(config, store_dir, chain.from_iterable(layer_plan.layers), "excluded")
+        _check_store_paths(named, chain.from_iterable(layer_plan.layers), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
     contents: list[tuple[Contents, ...]] = [
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
-    if closure.extra and base is None:
+    own = closure.extra if base is None else ()
+    custom = customise(customisation, closure, own, store_dir=store_dir, store_root=store_root, time=profile.mtime)
+    if custom:
         kinds.append(("customisation", ()))
-        contents.append(closure.extra)
+        contents.append(custom)
     if store_root and any(isinstance(item, FileList) for items in contents for item in items):
         raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
-    recipes = [LayerRecipe(items, profile, store_root) for items in contents]
+    recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
     measured = measure_all(recipes, jobs)
     sizes = [layer.size for layer in measured]
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
@@ -193,7 +201,7 @@ def build_image(
         # Finish: config and manifest.
         layers = [layer for layer in made if layer is not None]
         described = [(layer, kind, paths) for layer, (kind, paths) in zip(layers, kinds, strict=True)]
-        annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": "nixpkgs/1"}
+        annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": _tar_profile(xattrs)}
         if layer_plan.strategy:
             annotations["dev.fastlayers.strategy"] = layer_plan.strategy
         image = make_image(replace(settings, config=config), described, base=base, annotations=annotations)
@@ -263,7 +271,12 @@ def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "Env": merge_env(needed, config.get("Env") or ())}
 
 
-def _check_store_paths(config: Mapping[str, Any], store_dir: str, known: Iterable[str], otherwise: str) -> None:
-    missing = missing_store_paths(config, store_dir, known)
+def _check_store_paths(named: Sequence[str], known: Iterable[str], otherwise: str) -> None:
+    there = set(known)
+    missing = [path for path in named if path not in there]
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: named in the configuration, but {otherwise}")
+        raise ConfigError(f"{', '.join(missing)}: named in the configuration or the contents, but {otherwise}")
+
+
+def _tar_profile(xattrs: bool) -> str:
+    return "nixpkgs/1+xattrs" if xattrs else "nixpkgs/1"

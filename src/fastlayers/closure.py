@@ -47,6 +47,7 @@ class Closure:
         paths: n node names (of a Nix closure: store paths), sorted by code point.
         indptr: int64, shape (n + 1,). The references of node i are ``indices[indptr[i]:indptr[i + 1]]``.
         indices: int32, shape (number of references,), ascending in each row; no self-references, no duplicates.
+        self_referring: bool, shape (n,). Which nodes refer to themselves.
         positions: int64, shape (n,). Where in the source's document each node stood, from 0.
         nar_sizes: int64, shape (n,), bytes; -1 where the source does not tell. For a source that is not Nix: the
             sum of the node's file sizes.
@@ -83,7 +84,7 @@ class Closure:
             raise ClosureError(f"{twice}: given twice")
         if not isinstance(references, Positions):
             references = _resolve(paths, references, order)
-        self.indptr, self.indices = _csr(self.positions, references)
+        self.indptr, self.indices, self.self_referring = _csr(self.positions, references)
         sizes = [None] * n if nar_sizes is None else nar_sizes
         self.nar_sizes: NDArray[np.int64] = np.array([UNKNOWN if s is None else s for s in sizes], dtype=np.int64)
         self.nar_sizes = self.nar_sizes[self.positions]
@@ -147,7 +148,10 @@ def _resolve(paths: Sequence[str], references: Sequence[Iterable[str]], order: S
         raise ClosureError(f"{paths[i]}: its reference {name} is not in the closure") from None
 
 
-def _csr(positions: NDArray[np.int64], references: Positions) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def _csr(
+    positions: NDArray[np.int64], references: Positions
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]:
+    """References by row without those of rows to themselves, and which rows have such."""
     n = len(positions)
     rank = np.empty(n, dtype=np.int32)
     rank[positions] = np.arange(n, dtype=np.int32)
@@ -156,7 +160,10 @@ def _csr(positions: NDArray[np.int64], references: Positions) -> tuple[NDArray[n
     keys = rows.astype(np.int64)
     keys <<= 32
     keys |= columns
-    keys[rows == columns] = -1
+    own = rows == columns
+    self_referring = np.zeros(n, dtype=bool)
+    self_referring[rows[own]] = True
+    keys[own] = -1
     keys.sort()  # np.unique makes a hash table, which takes 20 times as long
     first = np.ones(len(keys), dtype=bool)
     np.not_equal(keys[1:], keys[:-1], out=first[1:])
@@ -166,7 +173,7 @@ def _csr(positions: NDArray[np.int64], references: Positions) -> tuple[NDArray[n
     keys >>= 32
     indptr = np.zeros(n + 1, dtype=np.int64)
     np.cumsum(np.bincount(keys, minlength=n), out=indptr[1:])
-    return indptr, indices
+    return indptr, indices, self_referring
 
 
 def find_cycle(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> list[int]:
@@ -207,7 +214,10 @@ def unite(closures: Sequence[Closure]) -> Closure:
         environment |= closure.environment
     return Closure(
         list(places),
-        [_same_references(path, found) for path, found in places.items()],
+        [
+            _same_references(path, found) + [path] * any(bool(c.self_referring[i]) for c, i in found)
+            for path, found in places.items()
+        ],
         nar_sizes=[max(int(c.nar_sizes[i]) for c, i in found) for found in places.values()],
         nar_hashes=[_same_nar_hash(path, found) for path, found in places.items()],
         contents=[_united_contents(path, found) for path, found in places.items()],

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-__all__ = ["Contents", "FileList", "Generated", "GeneratedEntry", "Merged", "Tree"]
+__all__ = ["Contents", "FileList", "FilePart", "Generated", "GeneratedEntry", "Merged", "Tree"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +44,38 @@ class FileList(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class FilePart:
+    """Bytes on disk: ``size`` of them from ``offset`` on in ``file``, or all of its bytes where ``size`` is None."""
+
+    file: str
+    offset: int = 0
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class GeneratedEntry:
-    """A file (with ``data``), a symlink (with ``target``) or else a directory, made for the image."""
+    """A file (with ``data``), a symlink (with ``target``) or else a directory, made for the image.
+
+    Attributes:
+        path: absolute, normalised.
+        mode: of a file or a directory.
+        data: a file's bytes.
+        target: a symlink's.
+        owner: uid and gid, or None for those of the layer's profile.
+        xattrs: extended attributes, pairs of name and value.
+    """
 
     path: str
     mode: int = 0o755
-    data: bytes | None = None
+    data: bytes | FilePart | None = None
     target: str | None = None
+    owner: tuple[int, int] | None = None
+    xattrs: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is neither a file nor a symlink."""
+        return self.data is None and self.target is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ __all__ = [
     "Settings",
     "default_architecture",
     "make_image",
-    "missing_store_paths",
     "parse_date",
     "read_config",
+    "store_paths_in",
 ]
 
 EPOCH = "1970-01-01T00:00:01Z"  # the date of an image that is given none, as nixpkgs has it
@@ -260,10 +260,10 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
             raise ConfigError(f"{place}: Env: {variable}: expected NAME=VALUE")
 
 
-def missing_store_paths(config: Mapping[str, Any], store_dir: str, known: Iterable[str]) -> list[str]:
-    """Store paths that a configuration names and that are not among the known ones, sorted."""
+def store_paths_in(value: object, store_dir: str) -> list[str]:
+    """Store paths that a configuration, or anything else that is JSON, names in its texts, sorted."""
     pattern = re.compile(re.escape(store_dir) + r"/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+")
-    return sorted(set(pattern.findall(json.dumps(config, ensure_ascii=False))) - set(known))
+    return sorted(set(pattern.findall(json.dumps(value, ensure_ascii=False))))
 
 
 def merge_config(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

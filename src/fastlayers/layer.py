@@ -17,7 +17,7 @@ from typing import Protocol
 
 from . import _core
 from .compression import Codec
-from .contents import Contents, FileList, Generated, GeneratedEntry, Tree
+from .contents import Contents, FileList, FilePart, Generated, GeneratedEntry, Tree
 from .digest import pump
 from .disk import FileOutput
 from .errors import DestinationError, LayerError
@@ -70,6 +70,7 @@ class LayerRecipe:
         root: the folder below which files are read: "/nix/store/x" from root + "/nix/store/x". "" for none.
         parents: the directories that come first, or None for the parents of the contents.
         whiteouts: let names through that start with ".wh.".
+        xattrs: keep Linux capabilities and ``user.*`` attributes of what is on disk.
     """
 
     contents: tuple[Contents, ...]
@@ -77,6 +78,7 @@ class LayerRecipe:
     root: str = ""
     parents: tuple[str, ...] | None = None
     whiteouts: bool = False
+    xattrs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,7 @@ def measure(recipe: LayerRecipe) -> _core.TarLayer:
             mtime=profile.mtime,
             root=recipe.root,
             whiteouts=recipe.whiteouts,
+            xattrs=recipe.xattrs,
         )
     except OverflowError:
         raise LayerError(f"{profile}: a number that no tar header can hold") from None
@@ -267,18 +270,25 @@ def _add_union(layer: _core.TarLayer, recipe: LayerRecipe) -> None:
         if path in made:
             layer.add_directory(path)
         elif path in generated:
-            entry = generated[path]
-            if entry.data is not None:
-                layer.add_file(path, entry.data, entry.mode)
-            elif entry.target is not None:
-                layer.add_symlink(path, entry.target)
-            else:
-                layer.add_directory(path, entry.mode)
+            _add_generated(layer, generated[path])
         elif isinstance(entries[path], Tree):
             tree = path
             layer.add_tree(path)
         else:
             layer.add_path(path)
+
+
+def _add_generated(layer: _core.TarLayer, entry: GeneratedEntry) -> None:
+    path, data, owner, xattrs = entry.path, entry.data, entry.owner, entry.xattrs
+    if isinstance(data, FilePart):
+        size = -1 if data.size is None else data.size
+        layer.add_part(path, data.file, data.offset, size, entry.mode, owner=owner, xattrs=xattrs)
+    elif data is not None:
+        layer.add_file(path, data, entry.mode, owner=owner, xattrs=xattrs)
+    elif entry.target is not None:
+        layer.add_symlink(path, entry.target, owner=owner, xattrs=xattrs)
+    else:
+        layer.add_directory(path, entry.mode, owner=owner, xattrs=xattrs)
 
 
 def _is_directory(path: str) -> bool:

@@ -40,28 +40,38 @@ def skopeo() -> str:
     return require_tool("skopeo")
 
 
-@pytest.fixture(scope="session")
-def git_closure(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> NixClosure:
-    """bash, coreutils, git and all that they need, as Nix built them into the store of this machine."""
+def debian_closure(shared: Path, folder: Path, *packages: str) -> NixClosure:
+    """Debian packages and all that they need, as Nix builds them into the store of this machine."""
     require_root("a Nix store in /nix")
     for tool in ("nix-build", "nix-store", "patchelf", "apt-get", "apt-cache"):
         require_tool(tool)
     script = shared / "realstore" / "deb2store.py"
     if not script.is_file():
         unavailable("no ../shared/realstore beside the project: it makes real closures")
-    folder = tmp_path_factory.mktemp("closure")
-    options = ("--debs", folder / "debs", "--out", folder / "git")
-    command = (sys.executable, script, "all", *options, "--", "bash", "coreutils", "git")
+    options = ("--debs", folder / "debs", "--out", folder / "out")
+    command = (sys.executable, script, "all", *options, "--", *packages)
     # Nix kills a builder whose output ends, to be sure; one that is just exiting on a busy machine then counts as
     # failed. What it had built until then stays in the store.
-    log = folder / "git" / "build.log"
+    log = folder / "out" / "build.log"
     for _ in range(5):
         done = subprocess.run(command, check=False, capture_output=True, stdin=subprocess.DEVNULL)
         if not done.returncode or not log.is_file() or "signal 9" not in log.read_text(errors="replace"):
             break
     assert not done.returncode, f"no closure:\n{done.stderr.decode()[-2000:]}"
     shutil.rmtree(folder / "debs")
-    return NixClosure(folder / "git", (folder / "git" / "root").read_text().strip())
+    return NixClosure(folder / "out", (folder / "out" / "root").read_text().strip())
+
+
+@pytest.fixture(scope="session")
+def git_closure(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> NixClosure:
+    """bash, coreutils, git and all that they need."""
+    return debian_closure(shared, tmp_path_factory.mktemp("git"), "bash", "coreutils", "git")
+
+
+@pytest.fixture(scope="session")
+def nix_closure(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> NixClosure:
+    """bash, coreutils, Nix and all that they need."""
+    return debian_closure(shared, tmp_path_factory.mktemp("nix"), "bash", "coreutils", "nix-bin")
 
 
 @pytest.fixture(scope="session")

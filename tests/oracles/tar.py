@@ -57,6 +57,23 @@ def layer(root: Path, paths: Sequence[str], owner: Owner, parents: Sequence[str]
     return out.getvalue()
 
 
+def with_xattrs(info: tarfile.TarInfo, xattrs: Sequence[tuple[str, bytes]]) -> bytes:
+    """An entry's headers, with extended attributes behind all other pax records, as star and GNU tar name them."""
+    plain = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+    records, last = b"", plain[-tarfile.BLOCKSIZE :]
+    if len(plain) > tarfile.BLOCKSIZE:
+        records = plain[tarfile.BLOCKSIZE :][: int(plain[124:135], 8)]
+    for name, value in sorted(xattrs, key=lambda item: os.fsencode(item[0])):
+        text = b" SCHILY.xattr." + os.fsencode(name) + b"=" + value + b"\n"
+        length = next(n for n in range(len(text), len(text) + 20) if len(str(n)) + len(text) == n)
+        records += str(length).encode() + text
+    if not records:
+        return plain
+    extended = tarfile.TarInfo("././@PaxHeader")
+    extended.type, extended.mode, extended.size = tarfile.XHDTYPE, 0, len(records)
+    return extended.tobuf(tarfile.USTAR_FORMAT) + records + bytes(-len(records) % tarfile.BLOCKSIZE) + last
+
+
 def header(name: str, size: int, mode: int, owner: Owner) -> bytes:
     """The header of a file of any size, with the pax header before it where it needs one."""
     info = tarfile.TarInfo(name)

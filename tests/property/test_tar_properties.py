@@ -1,6 +1,7 @@
 """The tar writer against CPython's tarfile, on trees and owners that are as awkward as file systems allow."""
 
 import os
+import pickle
 import shutil
 import tarfile
 import tempfile
@@ -197,6 +198,53 @@ def test_entries_that_are_made_are_those_of_tarfile(
     whole += bytes(-len(whole) % 10240)
     assert read(layer) == whole
     assert layer.size == len(whole)
+
+
+XATTRS = st.dictionaries(
+    NAMES.map(lambda name: os.fsdecode(b"user." + name.replace(b"=", b""))), st.binary(max_size=600), max_size=4
+)
+OWN = st.tuples(st.one_of(st.none(), st.tuples(IDS, IDS)), XATTRS)
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from("dfsp"), st.binary(max_size=1500), OWN), max_size=8), OWNERS)
+@settings(DISK, max_examples=200)
+@example([(b"x", "f", b"", ((0, 0), {"user.a": b""})), (b"y", "f", b"", ((5, 0), {}))], oracle.Owner(uid=5, uname="é"))
+def test_entries_with_owners_and_extended_attributes_of_their_own(
+    items: list[tuple[bytes, str, bytes, tuple]], owner: oracle.Owner
+) -> None:
+    layer = layer_of(Path("/nowhere"), owner, ())
+    expected = [owner.directory(parent).tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape") for parent in PARENTS]
+    with tempfile.TemporaryDirectory() as folder:
+        for number, (name, kind, drawn, (own, xattrs)) in enumerate(items):
+            data, path = drawn, "/" + os.fsdecode(name)
+            options = {"owner": own, "xattrs": tuple(xattrs.items())}
+            info = owner.apply(tarfile.TarInfo(path))
+            info.type, info.mode = {"d": tarfile.DIRTYPE, "s": tarfile.SYMTYPE}.get(kind, tarfile.REGTYPE), 0o2750
+            if own is not None:
+                # A name stays with its number alone.
+                info.uname, info.gname = info.uname * (own[0] == info.uid), info.gname * (own[1] == info.gid)
+                info.uid, info.gid = own
+            if kind == "d":
+                layer.add_directory(path, 0o2750, **options)
+            elif kind == "s":
+                info.mode, info.linkname = 0o777, os.fsdecode(data.replace(b"\0", b""))
+                layer.add_symlink(path, info.linkname, **options)
+            elif kind == "f":
+                info.size = len(data)
+                layer.add_file(path, data, 0o2750, **options)
+            else:
+                source, start = f"{folder}/{number}", len(data) // 3
+                Path(source).write_bytes(drawn)
+                data = drawn[start : 2 * start]
+                info.size = len(data)
+                layer.add_part(path, source, start, len(data), 0o2750, **options)
+            expected += [oracle.with_xattrs(info, tuple(xattrs.items()))]
+            expected += [data + bytes(-len(data) % 512)] if info.isreg() else []
+        whole = b"".join(expected) + bytes(1024)
+        whole += bytes(-len(whole) % 10240)
+        assert read(layer, [700]) == read(layer) == whole
+        assert read(pickle.loads(pickle.dumps(layer))) == whole
+        assert layer.size == len(whole)
 
 
 @pytest.mark.parametrize("size", [8**11 - 1, 8**11, 8**11 + 1, 3 * 8**11])

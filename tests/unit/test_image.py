@@ -13,8 +13,8 @@ from fastlayers.image import (
     make_image,
     merge_config,
     merge_env,
-    missing_store_paths,
     parse_date,
+    store_paths_in,
 )
 from stores import ABSENT, APP, BASE, write_json
 
@@ -146,11 +146,11 @@ def test_bad_configs(config: dict[str, Any]) -> None:
         check_config(config, "here")
 
 
-def test_missing_store_paths() -> None:
+def test_store_paths_in() -> None:
     config = {"Cmd": [f"{APP}/bin/x", f"{ABSENT}/bin/y"], "Env": [f"P={BASE}:{ABSENT}"], "Labels": {ABSENT + "z": "é"}}
-    assert missing_store_paths(config, "/nix/store", [APP, BASE]) == [ABSENT, ABSENT + "z"]
-    assert missing_store_paths(config, "/gnu/store", []) == []
-    assert missing_store_paths({"Cmd": ["/nix/store/short-name/bin"]}, "/nix/store", []) == []
+    assert store_paths_in(config, "/nix/store") == sorted([APP, BASE, ABSENT, ABSENT + "z"])
+    assert store_paths_in(config, "/gnu/store") == []
+    assert store_paths_in({"Cmd": ["/nix/store/short-name/bin"]}, "/nix/store") == []
 
 
 def test_canonical_json() -> None:

@@ -418,10 +418,10 @@ def test_a_table_travels(root: Path) -> None:
     assert make_layer(LayerTask(task, table=copy)) == make_layer(LayerTask(task))
     with pytest.raises(ValueError, match="has been opened"):
         copy.add_directory("/more")
-    function, (profile, trees, packed) = table.__reduce__()
+    function, (profile, owners, trees, packed) = table.__reduce__()
     for spoilt in (b"", packed[:-1], packed + b"x", bytes(8) + packed[8:]):
         with pytest.raises(ValueError, match="not a layer"):
-            function(profile, trees, spoilt)
+            function(profile, owners, trees, spoilt)
 
 
 @pytest.mark.parametrize("trees", [1, 2, 100])

@@ -8,6 +8,7 @@ import re
 import sys
 
 from ..errors import ClosureError
+from .customisation import add_customisation, read_customisation
 from .options import (
     add_jobs,
     add_max_layers,
@@ -76,6 +77,7 @@ Examples:
     )
     complete(compress, complete_words("none", "gzip", "zstd"))
     add_settings(parser)
+    add_customisation(parser)
     parser.add_argument("--name", metavar="NAME[:TAG]", help="The image's name, where a destination has none.")
     parser.add_argument("--tag", metavar="TAG", help="Its tag.")
     parser.add_argument(
@@ -120,6 +122,7 @@ def run(options: argparse.Namespace) -> None:
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    customisation = read_customisation(options)
     base = read_base(options.base) if options.base else None
     closure = read_sources(options)
     if not len(closure):
@@ -140,7 +143,9 @@ def run(options: argparse.Namespace) -> None:
             exclude=options.exclude,
             base=base,
             settings=settings,
+            customisation=customisation,
             profile=profile,
+            xattrs=options.xattrs,
             codec=codec,
             store_root=options.store_root,
             store_dir=store_dir(),
