@@ -291,7 +291,7 @@ def test_what_is_excluded_is_not_in_the_image(closure: Closure) -> None:
     assert made.to_dict()["excluded"] == [APP]
     by_pipeline = build(closure, layer_plan=plan_pipeline(closure, Pipeline([["popularity_contest"]], {APP})))
     assert [layer.descriptor for layer in by_pipeline.layers] == [layer.descriptor for layer in made.layers]
-    with pytest.raises(ConfigError, match=f"^{APP}: named in the configuration, but excluded$"):
+    with pytest.raises(ConfigError, match=f"^{APP}: named in the configuration or the contents, but excluded$"):
         build(closure, exclude=[APP], settings=Settings({"Cmd": [f"{APP}/bin/app"]}), store_dir="/nix/store")
     with pytest.raises(PlanError, match="every path is excluded: there is nothing to build"):
         build(closure, exclude=closure.paths)
