@@ -5,6 +5,7 @@ FASTLAYERS_SANITIZE=1  address and undefined-behaviour sanitizers (run Python wi
 """
 
 import os
+from glob import glob
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
@@ -23,7 +24,7 @@ topics = ["graph", "names", "header", "xattr", "tar", "nar", "disk"]
 core = Extension(
     "fastlayers._core",
     ["src/fastlayers/_core.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics)],
-    depends=[f"src/fastlayers/_{header}.h" for header in ("graph", "names", "header", "tar", "layer")],
+    depends=glob("src/fastlayers/*.h"),
     extra_compile_args=flags,
     extra_link_args=links,
 )

@@ -315,6 +315,30 @@ def plan_command(bench: Bench) -> Iterator[Row]:
         yield row
 
 
+def store_closure(bench: Bench) -> Iterator[Row]:
+    """References, sizes and NAR hashes out of Nix's database, opening it included, beside what tells paths alone."""
+    row = Row("nix:PATH, read in one process", "nix-store --query --requisites", "5 times faster")
+    row.note = missing("nix-store") or ("the store is not Nix's: needs --closure" if made(bench) else "")
+    if not row.note:
+        import fastlayers
+
+        closure = fastlayers.read_closure(str(bench.closure))
+        roots = sorted(set(closure.paths) - {closure.paths[i] for i in closure.indices.tolist()})
+
+        def read() -> float:
+            start = time.perf_counter()
+            found = fastlayers.read_closure(f"nix:{roots[0]}")
+            taken = time.perf_counter() - start
+            row.note = f"{len(found)} paths"
+            return taken
+
+        peer = ["nix-store", "--query", "--requisites", roots[0]]
+        row.ours, row.peer = f"read_closure('nix:{roots[0]}')", " ".join(peer)
+        row.ours_seconds, row.peer_seconds = alternate(read, lambda: seconds(peer), 2 * bench.runs + 1)
+        judge(row, faster=5)
+    yield row
+
+
 def layer_stream(bench: Bench) -> Iterator[Row]:
     """One layer of everything, one core, nothing compressed, nothing written."""
     row = Row("layer stream, one core", "limit -j1", "<= 1.25 (0.8 of its bytes a second)")
@@ -489,6 +513,7 @@ ROWS = [
     popularity_kernel,
     popularity_command,
     plan_command,
+    store_closure,
     layer_stream,
     builds,
     streams,

@@ -39,7 +39,10 @@ class ConfigError(FastlayersError):
 
 
 class LayerError(FastlayersError):
-    """A file cannot go into a layer: unreadable, changed while it was read, of no kind that tar has, or owned twice."""
+    """A file cannot go into a layer: unreadable, changed while it was read, of no kind that tar has, or owned twice.
+
+    Or a store path is not what Nix registered.
+    """
 
     exit_status = 6
 

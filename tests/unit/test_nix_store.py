@@ -152,6 +152,16 @@ def test_names_below_a_root(root: Path, tmp_path: Path, monkeypatch: pytest.Monk
     same_closure(read(root, "app"), expected)
 
 
+def test_a_root_that_is_a_symlink(root: Path, tmp_path: Path) -> None:
+    (root / "home").mkdir()
+    (root / "home/profile").symlink_to("/nix/var/nix/profiles/default")
+    (root / "nix/var/nix/profiles").mkdir()
+    (root / "nix/var/nix/profiles/default").symlink_to(APP)
+    (tmp_path / "link").symlink_to("root")
+    for name in (APP, f"{tmp_path}/link{APP}", f"{root}{APP}", f"{tmp_path}/link/home/profile", f"{root}/home/profile"):
+        same_closure(read(tmp_path / "link", name), read(root))
+
+
 @pytest.fixture
 def by_variables(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same store where NIX_STORE_DIR and NIX_STATE_DIR say that it is."""

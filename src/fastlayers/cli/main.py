@@ -43,7 +43,8 @@ Exit statuses:
   3   a source cannot be read, or is no closure
   4   a plan cannot be made, read or used
   5   the configuration is wrong, or names paths that are not in the closure
-  6   a file cannot go into a layer, or changed while it was read
+  6   a file cannot go into a layer, changed while it was read, or is not what
+      Nix registered
   7   a base image cannot be read, or is not whole
   8   a destination cannot be written
   130 interrupted (143: terminated)

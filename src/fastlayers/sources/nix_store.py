@@ -69,8 +69,9 @@ def resolve(name: str, *, store_root: str = "") -> str | None:
     As Nix has it: what is a link within the store is not followed, for it is a store path as it is.
     """
     directory = store_dir()
-    # The store, by its name and by where it is; with a root below that, and by its name in links.
-    places = (directory, store_root + directory, os.path.realpath(store_root + directory))
+    root = os.path.realpath(store_root) if store_root else ""
+    # By its name, which links below a root have too, and by where it really is, which a link may have led through.
+    places = (directory, store_root + directory, root + directory, os.path.realpath(store_root + directory))
     path = "/" + os.path.abspath(name).lstrip("/") if name else "/"
     for _ in range(_LINKS):
         for place in places:
@@ -80,8 +81,8 @@ def resolve(name: str, *, store_root: str = "") -> str | None:
         if link is None:
             return None
         target = os.readlink(link)
-        if store_root and target.startswith("/") and link.startswith(f"{store_root}/"):
-            target = store_root + target
+        if store_root and target.startswith("/") and link.startswith((f"{store_root}/", f"{root}/")):
+            target = root + target
         path = os.path.normpath(os.path.join(os.path.dirname(link), target) + path.removeprefix(link))
     return None
 
