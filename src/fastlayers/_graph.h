@@ -1,4 +1,5 @@
-/* Graph kernels: a topological order, reachability and exact popularity. Plain C: no Python, no global state, no recursion.
+/* Graph kernels: a topological order, what is below and above, exact popularity. Plain C: no Python, no global state,
+ * no recursion.
  *
  * A graph is n nodes and a CSR matrix: node i refers to indices[indptr[i]] ... indices[indptr[i + 1] - 1].
  * Only graph_check reads a graph that may be malformed; the others trust one that has passed it.
@@ -25,8 +26,7 @@ int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int3
  * nodes that reach no cycle. */
 int graph_topological_order(int64_t n, const int64_t *indptr, const int32_t *indices, int32_t *order, int64_t *count);
 
-/* sets[n][words], the bits of each node: to the bits that a node has, add those of all its ancestors, or with `up` those
- * of all its descendants. */
+/* sets[n][words]: to the bits that a node has, add those of all its ancestors, or with `up` of all its descendants. */
 int graph_spread(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order, int64_t words, bool up,
                  uint64_t *sets);
 

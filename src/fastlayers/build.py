@@ -159,7 +159,15 @@ def build_image(
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
     own = closure.extra if base is None else ()
-    custom = customise(customisation, closure, own, store_dir=store_dir, store_root=store_root, time=profile.mtime)
+    custom = customise(
+        customisation,
+        closure,
+        own,
+        store_dir=store_dir,
+        store_root=store_root,
+        time=profile.mtime,
+        excluded=frozenset(layer_plan.excluded),
+    )
     if custom:
         kinds.append(("customisation", ()))
         contents.append(custom)

@@ -304,3 +304,7 @@ def test_a_nix_database_needs_a_store(store: Path) -> None:
     found = build(customisation=custom, closure=read_closure("hashed.json"))
     assert found["/nix/var/nix/db/db.sqlite"].mode == 0o644
     assert found[f"/nix/var/nix/gcroots/fastlayers/{os.path.basename(APP)}"].linkname == APP
+    found = build(customisation=custom, closure=read_closure("hashed.json"), exclude=[APP])
+    assert found[f"/nix/var/nix/gcroots/fastlayers/{os.path.basename(LIB)}"].linkname == LIB
+    with pytest.raises(ConfigError, match=f"its reference {BASE}, which is excluded"):
+        build(customisation=custom, closure=read_closure("hashed.json"), exclude=[BASE])

@@ -70,6 +70,22 @@ def test_a_root_is_what_nothing_refers_to() -> None:
     assert roots == [f"/nix/var/nix/gcroots/fastlayers/{path.rpartition('/')[2]}" for path in (APP, LIB)]
 
 
+def test_what_is_excluded_is_not_registered(tmp_path: Path) -> None:
+    """Then its references are roots, if nothing else refers to them."""
+    entries = {
+        entry.path: entry for entry in nix_database(closure_of(), "/nix/store", 1, {APP, "/nix/store/x"}).entries
+    }
+    database = entries.pop("/nix/var/nix/db/db.sqlite").data
+    assert isinstance(database, bytes)
+    with opened(database, tmp_path) as opened_database:
+        assert opened_database.execute("select path from ValidPaths order by id").fetchall() == [(LIB,), (BASE,)]
+        assert opened_database.execute("select * from Refs order by 1, 2").fetchall() == [(2, 2), (2, 3)]
+        assert opened_database.execute("pragma foreign_key_check").fetchall() == []
+    assert [entry.target for path, entry in entries.items() if "/gcroots/" in path] == [LIB]
+    with pytest.raises(ConfigError, match=f"^{APP}: a Nix database needs its reference {BASE}, which is excluded$"):
+        nix_database(closure_of(), "/nix/store", 1, {BASE})
+
+
 def test_any_spelling_of_a_nar_hash() -> None:
     spelt = [HASHES[0], "sha256-" + base64.b64encode(b"\xbb" * 32).decode(), HASHES[2]]
     assert files_of(closure_of(nar_hashes=spelt)) == files_of(closure_of())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,7 @@ def customise(
     store_dir: str | None = None,
     store_root: str = "",
     time: int = 1,
+    excluded: AbstractSet[str] = frozenset(),
 ) -> tuple[Contents, ...]:
     """What goes into the customisation layer; nothing, where there is nothing to put into it.
 
@@ -89,6 +91,7 @@ def customise(
         store_dir: the store directory, for the Nix database.
         store_root: the folder below which trees of the contents are.
         time: when the closure was registered in the Nix database, in seconds since 1970.
+        excluded: nodes of the closure that are not in the image.
 
     Raises:
         ConfigError: there is nothing at a path that an owner or a mode is for; and what the parts raise.
@@ -103,7 +106,7 @@ def customise(
 
         if store_dir is None:
             raise ConfigError("a Nix database is for a closure of store paths")
-        parts.append(nix_database(closure, store_dir, time))
+        parts.append(nix_database(closure, store_dir, time, excluded))
     entries = _lay_over([*parts, *customisation.extras])
     _set_owners(entries, customisation.owners)
     _set_modes(entries, customisation.modes)

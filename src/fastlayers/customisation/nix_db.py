@@ -7,6 +7,7 @@ import sqlite3
 import struct
 import tempfile
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -66,35 +67,41 @@ pragma synchronous = off;
 """
 
 
-def nix_database(closure: Closure, store_dir: str, time: int) -> Generated:
-    """The files of ``store_dir``/../var/nix in which all paths of a closure are registered, and its roots are in use.
+def nix_database(closure: Closure, store_dir: str, time: int, excluded: AbstractSet[str] = frozenset()) -> Generated:
+    """The files of ``store_dir``/../var/nix in which the paths of a closure are registered, and its roots are in use.
 
     Args:
         closure: of store paths, with NAR sizes and NAR hashes.
         store_dir: the store directory, "/nix/store".
         time: when the paths were registered, in seconds since 1970.
+        excluded: nodes that are not in the image, so are not registered.
 
     Raises:
-        ConfigError: a node is no store path, or its NAR hash or size is not known.
+        ConfigError: a node is no store path, its NAR hash or size is not known, or it refers to one that is excluded.
     """
     state = f"{os.path.dirname(store_dir)}/var/nix"
+    references = _references(closure, excluded)
     entries = [
         GeneratedEntry(
-            f"{state}/db/db.sqlite", 0o644, _database(_rows(closure, store_dir, time), _references(closure))
+            f"{state}/db/db.sqlite", 0o644, _database(_rows(closure, store_dir, time, excluded), references)
         ),
         GeneratedEntry(f"{state}/db/schema", 0o644, str(_VERSION).encode()),
     ]
-    referred = set(closure.indices.tolist())
+    referred = {reference for referrer, reference in references if referrer != reference}
     for i, path in enumerate(closure.paths):
-        if i not in referred:
+        if i + 1 not in referred and path not in excluded:
             entries.append(GeneratedEntry(f"{state}/gcroots/fastlayers/{os.path.basename(path)}", target=path))
     return Generated("the Nix database", tuple(entries))
 
 
-def _rows(closure: Closure, store_dir: str, time: int) -> list[tuple[int, str, str, int, int]]:
+def _rows(
+    closure: Closure, store_dir: str, time: int, excluded: AbstractSet[str]
+) -> list[tuple[int, str, str, int, int]]:
     rows = []
     sizes = closure.nar_sizes.tolist()
     for i, (path, nar_hash, size) in enumerate(zip(closure.paths, closure.nar_hashes, sizes, strict=True)):
+        if path in excluded:
+            continue
         if os.path.dirname(path) != store_dir:
             raise ConfigError(f"{path}: not in {store_dir}: a Nix database is for store paths")
         if nar_hash is None or size < 0:
@@ -104,11 +111,18 @@ def _rows(closure: Closure, store_dir: str, time: int) -> list[tuple[int, str, s
     return rows
 
 
-def _references(closure: Closure) -> list[tuple[int, int]]:
+def _references(closure: Closure, excluded: AbstractSet[str]) -> list[tuple[int, int]]:
     """Pairs of rows from 1 on, sorted; unlike a closure's, with the references of paths to themselves."""
     starts, targets = closure.indptr.tolist(), closure.indices.tolist()
-    pairs = [(i + 1, j + 1) for i in range(len(closure)) for j in targets[starts[i] : starts[i + 1]]]
-    return sorted(pairs + [(i + 1, i + 1) for i in closure.self_referring.nonzero()[0].tolist()])
+    absent = {i for i, path in enumerate(closure.paths) if path in excluded}
+    there = [i for i in range(len(closure)) if i not in absent]
+    pairs = [(i + 1, j + 1) for i in there for j in targets[starts[i] : starts[i + 1]]]
+    for i, j in pairs if absent else ():
+        if j - 1 in absent:
+            path, reference = closure.paths[i - 1], closure.paths[j - 1]
+            raise ConfigError(f"{path}: a Nix database needs its reference {reference}, which is excluded")
+    itself = closure.self_referring.tolist()
+    return sorted(pairs + [(i + 1, i + 1) for i in there if itself[i]])
 
 
 def _database(rows: Iterable[tuple[int, str, str, int, int]], references: Iterable[tuple[int, int]]) -> bytes:
