@@ -162,13 +162,13 @@ def test_paths_that_are_none_of_an_image(path: str) -> None:
 
 @pytest.mark.parametrize("owner", [(-1, 0), (0, -1), (2**32 - 1, 0), (0, 2**64)])
 def test_numbers_that_are_no_owner(owner: tuple[int, int]) -> None:
-    with pytest.raises(ConfigError, match=f"the owner {owner[0]}:{owner[1]} of /x: from 0 to 4294967294"):
+    with pytest.raises(ConfigError, match=f"^/x: {owner[0]}:{owner[1]} is no owner: two numbers from 0 to 4294967294"):
         Customisation(owners={"/x": owner})
 
 
 @pytest.mark.parametrize("mode", [-1, 0o10000])
 def test_numbers_that_are_no_mode(mode: int) -> None:
-    with pytest.raises(ConfigError, match=r"the mode -?[0-9]+ of /x: from 0 to 7777 is possible"):
+    with pytest.raises(ConfigError, match=r"^/x: -?[0-9]+ is no mode: from 0 to 7777"):
         Customisation(modes={"/x": mode})
 
 

@@ -155,6 +155,43 @@ STORES = [
     Case("NAR hashes that nobody tells", (*BUILD, *TO, "--verify-store"), CLOSURE, "db/schema: No such file"),
 ]  # fmt: skip
 
+OWN = (*BUILD, *TO)
+
+
+def contents(*trees: str) -> Callable[[Path], object]:
+    """A file of the name "x" in each tree, each with another text."""
+    return lambda folder: [write_file(folder / "root" / tree[1:] / "x", tree) for tree in trees]
+
+
+CUSTOM = [
+    Case("contents that are not in the store", (*OWN, "--contents", "root"), USAGE, "--contents root: not in the Nix"),
+    Case("contents that are a file", (*OWN, "--contents", f"{BASE}/etc/base"), CONFIG, f"{BASE}/etc/base: not a dir"),
+    Case("contents that are not there", (*OWN, "--contents", f"{BASE}/absent"), CONFIG, f"{BASE}/absent: not a dir"),
+    Case("contents that are not in the closure", (*OWN, "--contents", ABSENT), CONFIG, f"{ABSENT}: named in"),
+    Case("contents that clash", (*OWN, "--contents", APP, "--contents", BASE), LAYER,
+         f"/x: two of the contents have it, {APP}/x and {BASE}/x: give one a priority", contents(APP, BASE)),
+    Case("a priority of nothing", (*OWN, "--contents", APP, "--contents-priority", f"{BASE}=1"), USAGE,
+         f"--contents-priority {BASE}: no --contents is this path"),
+    Case("a priority that is none", (*OWN, "--contents", APP, "--contents-priority", f"{APP}=high"), USAGE,
+         f"--contents-priority {APP}=high: expected a whole number"),
+    Case("a priority without a path", (*OWN, "--contents-priority", "5"), USAGE, "--contents-priority 5: expected"),
+    Case("no such folder", (*OWN, "--extra-files", "absent"), CONFIG, "absent: No such file or directory"),
+    Case("a folder that is a file", (*OWN, "--extra-files", "graph.json"), CONFIG, "graph.json: Not a directory"),
+    Case("no such tar", (*OWN, "--extra-tar", "absent.tar"), CONFIG, "absent.tar: No such file or directory"),
+    Case("a tar that is none", (*OWN, "--extra-tar", "graph.json"), CONFIG, "graph.json: not a plain tar archive"),
+    Case("an owner without a path", (*OWN, "--owner", "0:0"), USAGE, "--owner 0:0: expected PATH=UID:GID"),
+    Case("an owner by name", (*OWN, "--owner", "/x=me:me"), USAGE, "--owner /x=me:me: expected UID:GID, two numbers"),
+    Case("an owner beyond 32 bits", (*OWN, "--owner", "/x=4294967295:0"), USAGE, "--owner /x: 4294967295:0 is no own"),
+    Case("an owner of a relative path", (*OWN, "--owner", "x=0:0"), USAGE, "--owner x: not an absolute path"),
+    Case("an owner of nothing", (*OWN, "--owner", "/x=0:0"), CONFIG, "an owner for /x: nothing in the"),
+    Case("a mode that is none", (*OWN, "--mode", "/x=u+s"), USAGE, "--mode /x=u+s: expected octal digits"),
+    Case("a mode beyond 7777", (*OWN, "--mode", "/x=10000"), USAGE, "--mode /x: 10000 is no mode: from 0 to 7777"),
+    Case("a mode of nothing", (*OWN, "--mode", f"{BASE}=0755"), CONFIG, f"a mode for {BASE}: nothing in the"),
+    Case("a Nix database without NAR hashes", (*OWN, "--include-nix-db"), CONFIG, "a Nix database needs its NAR hash"),
+    Case("a path that is named, and not registered", ("build", f"nix:{APP}", "--cmd", ABSENT, *OF_STORE, *TO), CLOSURE,
+         f"{ABSENT}: not a valid path of the store", database()),
+]  # fmt: skip
+
 PLANNED = (*BUILD, *TO, "--plan", "plan.json")
 
 
@@ -531,7 +568,7 @@ COMMAND_LINES = [
     Case("no conf at all", ("stream",), USAGE, "CONF"),
 ]
 
-CASES = [*CLOSURES, *STORES, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
+CASES = [*CLOSURES, *STORES, *CUSTOM, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
 
 
 def listing(folder: Path) -> dict[str, tuple[int, str]]:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import random
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from fastlayers import ClosureError, ConfigError, unite
 from fastlayers.closure import Closure
 from fastlayers.customisation.nix_db import nix_database
+from nix_stores import SCHEMA
 from stores import APP, BASE, LIB
 
 HASHES = [f"sha256:{digit * 64}" for digit in "abc"]
@@ -58,6 +60,28 @@ def test_all_paths_are_registered(tmp_path: Path) -> None:
     assert files == {f"/nix/var/nix/gcroots/fastlayers/{APP.rpartition('/')[2]}": APP}
 
 
+def test_tables_are_those_of_nix(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(":memory:")) as theirs:
+        theirs.executescript(SCHEMA)
+        with opened(files_of(closure_of())["/nix/var/nix/db/db.sqlite"], tmp_path) as ours:
+            assert shape(ours) == shape(theirs)
+
+
+def shape(database: sqlite3.Connection) -> dict[str, list[list[tuple[Any, ...]]]]:
+    """Tables and indices, whatever the statements were that made them."""
+    ask = "select name, type, tbl_name from sqlite_master where type != 'trigger'"
+    return {
+        name: [
+            rest,
+            *(
+                database.execute(f"pragma {what}({name})").fetchall()
+                for what in ("table_info", "foreign_key_list", "index_list", "index_info")
+            ),
+        ]
+        for name, *rest in database.execute(ask).fetchall()
+    }
+
+
 def test_a_united_closure_keeps_references_to_oneself(tmp_path: Path) -> None:
     one = Closure([BASE, LIB], [[], [LIB, BASE]], nar_sizes=[456, 520], nar_hashes=HASHES[2:0:-1])
     whole = files_of(unite([one, closure_of()]))
@@ -101,6 +125,12 @@ def test_any_spelling_of_a_nar_hash() -> None:
 def test_what_the_source_does_not_tell(changed: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         files_of(closure_of(**changed))
+
+
+def test_a_python_without_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sqlite3", None)
+    with pytest.raises(ConfigError, match="this Python was built without SQLite"):
+        files_of(closure_of())
 
 
 def test_what_is_no_store_path() -> None:

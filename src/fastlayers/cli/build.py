@@ -24,6 +24,9 @@ from .settings import add_settings, read_settings
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..closure import Closure
     from ..compression import Codec
     from ..destinations import Destination
 
@@ -100,6 +103,7 @@ def run(options: argparse.Namespace) -> None:
     """Build the image."""
     from ..base import parse_reference, read_base
     from ..build import build_image
+    from ..customisation import named_store_paths
     from ..layer import Profile
     from ..layering.pipeline import read_pipeline
     from ..layering.plan import plan_pipeline, read_plan
@@ -124,7 +128,7 @@ def run(options: argparse.Namespace) -> None:
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
     base = read_base(options.base) if options.base else None
-    closure = read_sources(options)
+    closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
     layer_plan = None
@@ -161,6 +165,24 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
     elif not options.quiet:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
+
+
+def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:
+    """The closure of the sources; where one of them is in the store, with those of the store paths that are named."""
+    from ..closure import unite
+    from ..sources import in_store, nix_store
+
+    closure = read_sources(options)
+    if not any(in_store(source, store_root=options.store_root) for source in options.sources):
+        return closure
+    found = [closure]
+    for path in named:
+        try:
+            found += [] if path in closure else [nix_store.read([path], store_root=options.store_root)]
+        except ClosureError:
+            if not options.base:  # which may have it
+                raise
+    return unite(found)
 
 
 def _destinations(options: argparse.Namespace) -> list[Destination]:

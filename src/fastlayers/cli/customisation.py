@@ -120,12 +120,13 @@ def _contents(options: argparse.Namespace) -> tuple[LinkedTree, ...]:
 
 
 def _tree(path: str, store_root: str) -> str:
-    """The absolute path in the image of what is given as a store path, or as a symlink to one (``result``)."""
-    from ..sources.nix_json import store_dir
+    """The path in the image of what is given as a store path, or as a symlink to one (``result``)."""
+    from ..sources import nix_store
 
-    if path.startswith(f"{store_dir()}/"):
-        return path
-    return os.path.realpath(path)
+    inside = nix_store.resolve(path, store_root=store_root)
+    if inside is None:
+        raise UsageError(f"--contents {path}: not in the Nix store, and no symlink into it")
+    return inside
 
 
 def _extra(kind: str, place: str, xattrs: bool) -> Generated:

@@ -56,10 +56,10 @@ class Customisation:
                 raise ConfigError(f"{path}: not an absolute path in the image, such as /home/me")
         for path, ids in self.owners.items():
             if not all(0 <= number <= HIGHEST_ID for number in ids):
-                raise ConfigError(f"the owner {ids[0]}:{ids[1]} of {path}: from 0 to {HIGHEST_ID} is possible")
+                raise ConfigError(f"{path}: {ids[0]}:{ids[1]} is no owner: two numbers from 0 to {HIGHEST_ID}")
         for path, mode in self.modes.items():
             if not 0 <= mode <= 0o7777:
-                raise ConfigError(f"the mode {mode:o} of {path}: from 0 to 7777 is possible")
+                raise ConfigError(f"{path}: {mode:o} is no mode: from 0 to 7777")
 
 
 def named_store_paths(customisation: Customisation, config: Mapping[str, Any], store_dir: str) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 import struct
 import tempfile
 from collections.abc import Iterable
@@ -126,6 +125,10 @@ def _references(closure: Closure, excluded: AbstractSet[str]) -> list[tuple[int,
 
 
 def _database(rows: Iterable[tuple[int, str, str, int, int]], references: Iterable[tuple[int, int]]) -> bytes:
+    try:
+        import sqlite3
+    except ImportError:
+        raise ConfigError("a Nix database cannot be made: this Python was built without SQLite") from None
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "db.sqlite")
         with closing(sqlite3.connect(file)) as database:

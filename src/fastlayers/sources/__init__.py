@@ -10,7 +10,7 @@ from ..errors import ClosureError
 if TYPE_CHECKING:
     from ..closure import Closure
 
-__all__ = ["read_closure"]
+__all__ = ["in_store", "read_closure"]
 
 
 def read_closure(
@@ -45,19 +45,27 @@ def read_closure(
         return venv.read(source.removeprefix("venv:"), interpreter=interpreter)
     from . import nix_json, nix_store
 
-    if source.startswith("nix:"):
+    if in_store(source, store_root=store_root):
         _no_key(source, key)
         return nix_store.read([source.removeprefix("nix:")], store_root=store_root)
-    inside = None if source == "-" else nix_store.resolve(source, store_root=store_root)
-    if inside is not None and os.path.isdir(store_root + inside):
-        _no_key(source, key)
-        return nix_store.read([source], store_root=store_root)
     try:
         return nix_json.read(source, key=key, any_names=any_names)
     except ClosureError as error:
-        if inside is None:
+        if source == "-" or nix_store.resolve(source, store_root=store_root) is None:
             raise
         raise ClosureError(f"{error} (nix:{source} is the closure of this store path)") from None
+
+
+def in_store(source: str, *, store_root: str = "") -> bool:
+    """Whether a source is in the Nix store of this machine, from which :func:`read_closure` reads it then."""
+    from . import nix_store
+
+    if source == "-" or source.startswith("venv:"):
+        return False
+    if source.startswith("nix:"):
+        return True
+    inside = nix_store.resolve(source, store_root=store_root)
+    return inside is not None and os.path.isdir(store_root + inside)
 
 
 def _no_key(source: str, key: str | None) -> None:
