@@ -36,7 +36,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--closure", type=Path, help="an exportReferencesGraph document of store paths that are there")
     parser.add_argument("--runs", type=int, default=3, help="alternating runs, at most [default: %(default)s]")
     parser.add_argument(
-        "--seconds", type=float, default=20, help="after which a row begins no more runs [default: %(default)s]"
+        "--seconds", type=float, default=15, help="after which a row begins no more runs [default: %(default)s]"
     )
     parser.add_argument("--rows", nargs="+", choices=_NAMES, default=_NAMES, help="only these", metavar="NAME")
     parser.add_argument("--work", type=Path, help="a folder with room for twice the closure [default: a temporary one]")

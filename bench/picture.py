@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import groupby
 
 from .growth import Growth
 from .timing import Row
@@ -13,8 +14,8 @@ __all__ = ["picture"]
 
 _WIDTH = 960
 _LABELS = 330  # of bars
-_BAR = 9
-_STEP = 30  # from one pair of bars to the next
+_BAR = 12
+_GROUP = 7  # between a bar of ours and the last peer's above it
 _PANEL, _PANEL_HEIGHT, _GAP = 290, 300, 45
 _LEFT, _TOP, _BOTTOM = 50, 72, 32  # of a panel, around its axes
 
@@ -32,6 +33,7 @@ _COLOURS = {
 }
 _SHAPES = """
 text { font-family: system-ui, sans-serif; font-size: 12px; }
+.name { font-weight: 600; }
 .title { font-size: 15px; font-weight: 600; }
 .faint { font-size: 11px; }
 .end { text-anchor: end; }
@@ -57,13 +59,15 @@ def picture(rows: Sequence[Row], growth: Sequence[Growth], machine: Mapping[str,
     if fast:
         y = _bars(parts, fast, y)
     if growth:
+        parts.append(_text(0, y, "How cost grows: seconds, on logarithmic axes; less is better", "title"))
+        y += 30
         for number, each in enumerate(growth):
             _panel(parts, each, number * (_PANEL + _GAP), y)
         y += _PANEL_HEIGHT + 24
     parts.append(_text(0, y, "; ".join(machine[key] for key in ("processor", "fastlayers") if key in machine), "faint"))
     height = y + 12
     page = f'<rect x="-12" y="0" width="{_WIDTH + 24}" height="{height}" class="page"/>'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 24}" height="{height}"'
     head += f' viewBox="-12 0 {_WIDTH + 24} {height}" role="img" aria-label="Throughput, and how cost grows">'
     return "\n".join([head, f"<style>\n{_style()}</style>", page, *parts, "</svg>\n"])
 
@@ -80,30 +84,35 @@ def _rule(x1: float, y1: float, x2: float, y2: float, css: str = "grid") -> str:
 
 
 def _bars(parts: list[str], rows: Sequence[Row], y: int) -> int:
-    """A pair of bars for each row; where the next thing begins."""
-    rates = [(row.bytes / row.ours_seconds, row.bytes / row.peer_seconds) for row in rows]  # type: ignore[operator]
-    step = _nice(max(map(max, rates)) / 6)
-    most = math.ceil(max(map(max, rates)) / step) * step
-    scale = (_WIDTH - _LABELS - 60) / most
+    """A bar for each piece of work, and below it one for each of its peers; where the next thing begins."""
+    bars: list[tuple[str, str, float]] = []  # label, colour, bytes a second
+    for work, group in groupby(rows, key=lambda row: row.work):
+        for number, row in enumerate(group):
+            assert row.bytes and row.ours_seconds and row.peer_seconds
+            if number == 0:
+                bars.append((work, "a", row.bytes / row.ours_seconds))
+            bars.append((row.against, "b", row.bytes / row.peer_seconds))
+    fastest = max(rate for _, _, rate in bars)
+    step = _nice(fastest / 6)
+    ticks = math.ceil(fastest / step)
+    scale = (_WIDTH - _LABELS - 60) / (ticks * step)
     parts.append(_text(0, y, "Throughput: bytes of files a second, more is better", "title"))
     parts.append(f'<rect x="0" y="{y + 13}" width="10" height="10" class="a"/>' + _text(16, y + 22, "fastlayers"))
-    parts.append(f'<rect x="96" y="{y + 13}" width="10" height="10" class="b"/>' + _text(112, y + 22, "its peer"))
-    top, bottom = y + 48, y + 48 + _STEP * len(rows)
-    for tick in range(round(most / step) + 1):
+    parts.append(f'<rect x="96" y="{y + 13}" width="10" height="10" class="b"/>' + _text(112, y + 22, "its peers"))
+    top, at = y + 48, y + 48
+    labels: list[str] = []
+    for label, colour, rate in bars:
+        at += _GROUP if colour == "a" else 0
+        labels.append(_text(_LABELS - 8, at + 10, label, "end" if colour == "a" else "faint end"))
+        labels.append(f'<rect x="{_LABELS}" y="{at}" width="{rate * scale:.1f}" height="{_BAR}" class="{colour}"/>')
+        labels.append(_text(_LABELS + rate * scale + 4, at + 10, _amount(rate, "bytes") + "/s", "faint"))
+        at += _BAR + 2
+    for tick in range(ticks + 1):
         x = _LABELS + tick * step * scale
-        parts.append(_rule(x, top - 4, x, bottom))
+        parts.append(_rule(x, top - 4, x, at + 4))
         parts.append(_text(x, top - 10, _amount(tick * step, "bytes") + "/s" if tick else "0", "faint middle"))
-    for number, (row, rate) in enumerate(zip(rows, rates, strict=True)):
-        at = top + 4 + number * _STEP
-        parts.append(_text(_LABELS - 8, at + 8, row.work, "end"))
-        parts.append(_text(_LABELS - 8, at + 20, f"beside {row.against}", "faint end"))
-        for bar, (value, colour) in enumerate(zip(rate, "ab", strict=True)):
-            high = at + bar * (_BAR + 1)
-            parts.append(
-                f'<rect x="{_LABELS}" y="{high}" width="{value * scale:.1f}" height="{_BAR}" class="{colour}"/>'
-            )
-            parts.append(_text(_LABELS + value * scale + 4, high + _BAR, _amount(value, "bytes") + "/s", "faint"))
-    return bottom + 48
+    parts += labels
+    return at + 44
 
 
 def _nice(value: float) -> float:
@@ -123,7 +132,7 @@ def _panel(parts: list[str], growth: Growth, x: float, y: float) -> None:
     top, bottom = y + _TOP, y + _PANEL_HEIGHT - _BOTTOM
     across = _Axis(min(amounts), max(amounts), left, right)
     up = _Axis(min(seconds), max(seconds), bottom, top)
-    parts.append(_text(x, y, growth.title, "title" if len(growth.title) < 40 else ""))
+    parts.append(_text(x, y, growth.title, "name"))
     for value in across.ticks():
         parts.append(_rule(across(value), top, across(value), bottom))
         parts.append(_text(across(value), bottom + 16, _amount(value, growth.unit), "faint middle"))
