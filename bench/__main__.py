@@ -19,6 +19,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from fastlayers.errors import FastlayersError
+
 from .growth import GROWTH, Growth
 from .inputs import Bench
 from .machine import machine
@@ -27,6 +29,7 @@ from .picture import picture
 from .rows import ROWS
 from .timing import Failed, Row
 
+_FAILURES = (Failed, FastlayersError, OSError, subprocess.CalledProcessError)  # of one row; the others are measured
 _OUTPUT = Path("build", "bench")
 _NAMES = [maker.__name__ for maker in ROWS] + ["growth"]
 
@@ -64,16 +67,20 @@ def main() -> int:
                 for row in maker(bench):
                     rows.append(row)
                     print(line(row), flush=True)
-            except (Failed, OSError, subprocess.CalledProcessError) as error:
+            except _FAILURES as error:
                 failed = True
                 rows.append(Row(maker.__name__, "-", "-", met=False, note=f"failed: {error}"))
                 print(line(rows[-1]), flush=True)
-        if "growth" in options.rows:
-            for measure in GROWTH:
+        for measure in GROWTH if "growth" in options.rows else ():
+            try:
                 growth.append(measure(bench))
-                for name, points in growth[-1].lines.items():
-                    figures = ", ".join(f"{amount:,}: {seconds:.3g} s" for amount, seconds in points)
-                    print(f"{growth[-1].title}: {name}: {growth[-1].unit}: {figures}", flush=True)
+            except _FAILURES as error:
+                failed = True
+                print(f"growth with {measure.__name__} failed: {error}", flush=True)
+                continue
+            for name, points in growth[-1].lines.items():
+                figures = ", ".join(f"{amount:,}: {seconds:.3g} s" for amount, seconds in points)
+                print(f"{growth[-1].title}: {name}: {growth[-1].unit}: {figures}", flush=True)
     report = {
         "command": shlex.join(["python", "-m", "bench", *sys.argv[1:]]),
         "machine": described,

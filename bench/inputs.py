@@ -11,8 +11,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -55,13 +56,19 @@ class Bench:
         work: a folder of its own, with room for twice the closure.
         given: an exportReferencesGraph document whose store paths are there; without one a closure is made.
         runs: how many alternating runs are counted, at most.
-        limit: seconds after which a row begins no more runs.
+        seconds: after which a row begins no more runs.
     """
 
     work: Path
     given: Path | None
     runs: int
-    limit: float
+    seconds: float
+    _start: float = field(default_factory=time.monotonic)
+
+    @property
+    def limit(self) -> float:
+        """Seconds that the next row has: less when those before have taken as long as twenty rows may."""
+        return min(self.seconds, max(20 * self.seconds - (time.monotonic() - self._start), 2))
 
     def file(self, name: str) -> Path:
         """A path in the working folder."""
