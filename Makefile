@@ -18,7 +18,7 @@ lint: $(VENV)/.ready-lint
 
 # make bench BENCHFLAGS='--closure graph.json' for a real closure; docs/benchmarks.md says more.
 bench: $(VENV)/.ready
-	$(BIN)/python bench/table.py $(BENCHFLAGS)
+	$(BIN)/python -m bench $(BENCHFLAGS)
 
 # Everything in a virtual environment of its own; made anew when what it is made of changes.
 $(VENV)/.ready: $(SOURCES)

@@ -1,0 +1,1 @@
+"""Benchmarks: ``python -m bench`` prints the table of docs/benchmarks.md and draws its picture."""

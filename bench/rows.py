@@ -1,0 +1,363 @@
+"""The rows of the table, each fastlayers beside a peer; a function measures those that share their input."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import fastlayers
+from fastlayers import _core
+
+from .inputs import (
+    CORES,
+    FASTLAYERS,
+    PYTHON,
+    SHARED,
+    Bench,
+    graph_document,
+    made_references,
+    missing,
+    small_tree,
+    write_conf,
+)
+from .timing import Command, Row, compare, in_turn, judge, peak_memory
+
+__all__ = ["ROWS", "kernels"]
+
+_FOR_INFORMATION = "for information"
+_JSON_LOAD = [PYTHON, "-c", "import json, sys; json.load(open(sys.argv[1]))"]
+_PIPELINE = '[["popularity_contest"], ["reverse"], ["limit_layers", 99]]'
+
+# In a process of its own: the most that is resident while the kernels run, less what was before; of that, what the
+# topological order, path counts and popularities take, which are left when they are done; and how many nodes there are.
+_KERNEL_MEMORY = """
+import sys, fastlayers
+from bench.rows import kernels
+def resident(key):
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(key))
+closure = fastlayers.read_closure(sys.argv[1], any_names=True)
+indptr, indices = closure.indptr, closure.indices
+open("/proc/self/clear_refs", "w").write("5")
+before = resident("VmRSS:")
+results = len(closure) * 4 + 2 * kernels(indptr, indices).nbytes
+print((resident("VmHWM:") - before) * 1024, results, len(closure))
+"""
+
+_ONE_LAYER = """
+import sys
+from fastlayers import LayerRecipe, LayerTask, make_layer
+from fastlayers.contents import Tree
+make_layer(LayerTask(LayerRecipe(tuple(map(Tree, open(sys.argv[1]).read().split())))))
+"""
+
+
+def kernels(indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """All of popularity that is done in C: a topological order, path counts, sums; limbs, shape (n, L)."""
+    n = len(indptr) - 1
+    order = np.empty(n, dtype=np.int32)
+    _core.topological_order(indptr, indices, order)
+    limbs = 1
+    while not _core.path_counts(indptr, indices, order, paths := np.empty((n, limbs), dtype=np.uint64)):
+        limbs *= 2
+    counts = np.empty_like(paths)
+    _core.popularity(indptr, indices, order, paths, counts)
+    return counts
+
+
+def popularity_kernel(bench: Bench) -> Iterator[Row]:
+    """The kernels alone, beside json.load of the document, in one process."""
+    for sample, goal in ((600, 0.15), (0, 0.3)):
+        name = f"nixpkgs --sample {sample}" if sample else "nixpkgs whole"
+        row = Row(f"popularity kernel, {name}", "json.load", f"<= {goal}", note=missing(shared=True))
+        if not row.note:
+            file = graph_document(bench, sample)
+            closure = fastlayers.read_closure(str(file), any_names=True)
+
+            def kernel(closure: fastlayers.Closure = closure) -> float:
+                start = time.perf_counter()
+                kernels(closure.indptr, closure.indices)
+                return time.perf_counter() - start
+
+            def load(file: Path = file) -> float:
+                with file.open("rb") as document:
+                    start = time.perf_counter()
+                    json.load(document)
+                    return time.perf_counter() - start
+
+            row.ours, row.peer = f"bench.rows.kernels of {file}", f"json.load of {file}"
+            (row.peer_seconds, row.ours_seconds), row.runs = in_turn([load, kernel], 2 * bench.runs + 1, bench.limit)
+            judge(row, at_most=goal)
+            row.note = f"{len(closure):,} nodes"
+        yield row
+    row = Row("popularity kernel's memory, nixpkgs whole", "-", "<= 128 bytes a node", note=missing(shared=True))
+    if not row.note:
+        # Large blocks are given back as soon as they are free, so that none is counted as there before.
+        arguments = ["env", "MALLOC_MMAP_THRESHOLD_=65536", PYTHON, "-c", _KERNEL_MEMORY, str(graph_document(bench, 0))]
+        command = Command(arguments, stdout=bench.file("memory"))
+        row.ours = str(command)
+        command.run()
+        more, results, nodes = map(int, bench.file("memory").read_text().split())
+        row.met = more - results <= 128 * nodes
+        row.note = f"{(more - results) / nodes:.0f} in flight, and {results / nodes:.0f} that order and counts take"
+    yield row
+
+
+def popularity_command(bench: Bench) -> Iterator[Row]:
+    """The whole command, start-up included."""
+    row = Row("fastlayers popularity, nixpkgs whole", "json.load in Python", "<= 1.2", note=missing(shared=True))
+    if not row.note:
+        file = str(graph_document(bench, 0))
+        ours = Command([*FASTLAYERS, "popularity", file])
+        compare([row], ours, [Command([*_JSON_LOAD, file])], bench.runs, bench.limit)
+        judge(row, at_most=1.2)
+    yield row
+
+
+def popularity_definition(bench: Bench) -> Iterator[Row]:
+    """The command beside the definition, which takes about a minute: one run of each."""
+    if SHARED.is_dir():
+        file = graph_document(bench, 3000)
+        name = "nixpkgs --sample 3000"
+    else:
+        file = bench.file("made-12000.json")
+        names = [f"/nix/store/{i:032d}-made" for i in range(12_000)]
+        rows = zip(names, made_references(12_000), strict=True)
+        nodes = [{"path": name, "references": [names[j] for j in row]} for name, row in rows]
+        file.write_text(json.dumps({"graph": nodes}))
+        name = "made graph"
+    row = Row(f"fastlayers popularity, {name}", "the definition in plain Python", "200 times faster")
+    ours = Command([*FASTLAYERS, "popularity", str(file)], stdout=bench.file("order"))
+    peer = Command([PYTHON, str(Path(__file__).with_name("definition.py")), str(file)], stdout=bench.file("order-peer"))
+    row.ours, row.peer, row.runs = str(ours), str(peer), 1
+    row.peer_seconds = peer.run()
+    (row.ours_seconds,), _ = in_turn([ours.run], 2 * bench.runs + 1)
+    judge(row, faster=200)
+    same = filecmp.cmp(bench.file("order"), bench.file("order-peer"), shallow=False)
+    row.met = row.met and same
+    row.note = f"{len(json.loads(file.read_text())['graph']):,} nodes, {'the same order' if same else 'ANOTHER ORDER'}"
+    yield row
+
+
+def plan_command(bench: Bench) -> Iterator[Row]:
+    """Plans of nixpkgs as a whole by its other two programs' rules, start-up and output included."""
+    for name, options in (
+        ("--strategy auto", ["--strategy", "auto", "--max-layers", "100"]),
+        ("--pipeline", ["--pipeline", _PIPELINE]),
+    ):
+        row = Row(f"fastlayers plan {name}, nixpkgs whole", "json.load in Python", "<= 2.5", note=missing(shared=True))
+        if not row.note:
+            file = str(graph_document(bench, 0))
+            ours = Command([*FASTLAYERS, "plan", file, *options, "--format", "layers"])
+            compare([row], ours, [Command([*_JSON_LOAD, file])], bench.runs, bench.limit)
+            judge(row, at_most=2.5)
+        yield row
+
+
+def store_closure(bench: Bench) -> Iterator[Row]:
+    """References, sizes and NAR hashes out of Nix's database, opening it included, beside what tells paths alone."""
+    row = Row("nix:PATH, read in one process", "nix-store --query --requisites", "5 times faster")
+    row.note = missing("nix-store") or ("" if bench.given else "the store is not Nix's: needs --closure")
+    if not row.note:
+        closure = fastlayers.read_closure(str(bench.closure))
+        root = min(set(closure.paths) - {closure.paths[i] for i in closure.indices.tolist()})
+
+        def read() -> float:
+            start = time.perf_counter()
+            fastlayers.read_closure(f"nix:{root}")
+            return time.perf_counter() - start
+
+        peer = Command(["nix-store", "--query", "--requisites", root])
+        row.ours, row.peer = f"read_closure('nix:{root}')", str(peer)
+        (row.peer_seconds, row.ours_seconds), row.runs = in_turn([peer.run, read], 2 * bench.runs + 1, bench.limit)
+        judge(row, faster=5)
+        row.note = f"{len(closure):,} paths"
+    yield row
+
+
+def layer_stream(bench: Bench) -> Iterator[Row]:
+    """One layer of everything, one core, nothing compressed, nothing written."""
+    row = Row("layer stream, one core", "limit -j1", "<= 1.25 (0.8 of its bytes a second)")
+    row.note = missing("gcc", "taskset", shared=True)
+    if not row.note:
+        one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+        ours = Command([*one_core, PYTHON, "-c", _ONE_LAYER, str(bench.paths)])
+        peer = Command([*one_core, str(bench.limit_program), "-j1", "-"], stdin=bench.paths)
+        compare([row], ours, [peer], bench.runs, bench.limit)
+        judge(row, at_most=1.25)
+    yield row
+
+
+def builds(bench: Bench) -> Iterator[Row]:
+    """Whole builds to a file and to a layout, beside limit, which writes as many bytes.
+
+    A build waits until the image is safely on the disk, limit does not: a second row has limit and then sync.
+    """
+    planning = {}
+    for plan, layers in bench.plans.items():
+        plan_file = bench.file(f"plan-{plan.partition(' ')[0]}.json")
+        plan_file.write_text(json.dumps(layers))
+        planning[plan] = ["--plan", str(plan_file)]
+    planning |= {"--strategy auto": ["--strategy", "auto"], "--pipeline": ["--pipeline", _PIPELINE]}
+    for plan, options in planning.items():
+        for transport in ("docker-archive", "oci"):
+            speed = 0.75 * 0.7 if plan in ("popularity", "--pipeline") else 0.75
+            work = f"build --to {transport}:, {plan}"
+            row = Row(work, f"limit -w -j{CORES}", f"<= {1 / speed:.2f} ({speed:.3g} of its speed)")
+            synced = Row(work, f"limit -w -j{CORES}, then sync", _FOR_INFORMATION)
+            row.note = synced.note = missing("gcc", shared=True)
+            if not row.note:
+                out = bench.file("out")
+                ours = [*FASTLAYERS, "build", *bench.source, *options, "--quiet", "--to", f"{transport}:{out}/image"]
+                peer = [str(bench.limit_program), f"-j{CORES}", "-w", str(out), "-"]
+                then_sync = ["sh", "-c", f"{shlex.join(peer)} && sync {shlex.quote(str(out))}/limit-*"]
+                peers = [Command(peer, stdin=bench.paths), Command(then_sync, stdin=bench.paths)]
+
+                def clean(out: Path = out) -> None:
+                    shutil.rmtree(out, ignore_errors=True)
+                    out.mkdir()
+                    os.sync()
+
+                compare([row, synced], Command(ours), peers, bench.runs, bench.limit, clean)
+                judge(row, at_most=1 / speed)
+                judge(synced)
+                row.bytes = synced.bytes = bench.bytes
+                shutil.rmtree(out)
+            yield row
+            yield synced
+
+
+def _drop_caches() -> None:
+    os.sync()
+    Path("/proc/sys/vm/drop_caches").write_text("3\n")
+
+
+def streams(bench: Bench) -> Iterator[Row]:
+    """A stream into a pipe that a second process drains."""
+    for plan, layers in bench.plans.items():
+        for cold in (False, True):
+            goal = (4 if cold else 10) * (1 if plan.startswith("98") else 0.7)
+            row = Row(f"stream, {'cold' if cold else 'warm'}, {plan}", "two_pass.py", f"{goal:.3g} times faster")
+            row.note = missing(shared=True, cold=cold)
+            if not row.note and bench.root:
+                row.note = "the peer reads /nix/store alone: needs --closure"
+            if not row.note:
+                conf = write_conf(bench, plan.partition(" ")[0], layers)
+                layers_file = bench.file("layers.json")
+                layers_file.write_text(json.dumps(layers))
+                ours = Command([*FASTLAYERS, "stream", str(conf), "--quiet"], drain=True)
+                peer = Command([PYTHON, str(SHARED / "bench" / "two_pass.py"), str(layers_file)], drain=True)
+                before: Callable[[], object] = _drop_caches if cold else lambda: None
+                compare([row], ours, [peer], bench.runs, bench.limit, before)
+                judge(row, faster=goal)
+                row.bytes = bench.bytes
+            yield row
+
+
+def compression(bench: Bench) -> Iterator[Row]:
+    """One large layer, compressed: beside the programs on the same tar, and on all cores beside one."""
+    size = sum(bench.sizes[path] for path in bench.large_layer)
+    graph, plan, plain, out, alone = map(
+        bench.file, ("large.json", "large-plan.json", "plain.tar", "all.tar", "one.tar")
+    )
+    nodes = [{"path": path, "narSize": bench.sizes[path], "references": []} for path in bench.large_layer]
+    graph.write_text(json.dumps({"graph": nodes}))
+    plan.write_text(json.dumps([bench.large_layer]))
+    build = [*FASTLAYERS, "build", str(graph), *bench.source[1:], "--quiet", "--plan", str(plan), "--to"]
+    Command([*build, f"docker-archive:{plain}"]).run()
+    one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
+    # pigz takes most of a minute for each run, so that one has to do.
+    for codec, program, goal, most in (
+        ("gzip", ["pigz", "-6", "-c"], 8.0, 1.17),
+        ("zstd", ["zstd", "-3", "-T0", "-c", "-q"], 1.0, float("inf")),
+    ):
+        layer = f"one layer of {size / 1e9:.1f} GB"
+        ours = Command([*build, f"docker-archive:{out}", "--compress", codec])
+        row = Row(f"build --compress {codec}, {layer}", " ".join(program[:3]), f"{goal:g} times faster")
+        row.goal += f", <= {most} of its size" if most < float("inf") else ""
+        row.note = missing(program[0])
+        if not row.note:
+            theirs = bench.file("theirs")
+            peer = Command([*program, str(plain)], stdout=theirs)
+            compare([row], ours, [peer], bench.runs, bench.limit, os.sync)
+            judge(row, faster=goal)
+            share = out.stat().st_size / theirs.stat().st_size
+            row.met = row.met and share <= most
+            row.bytes, row.note = size, f"{share:.3f} of its size"
+        yield row
+        row = Row(f"build --compress {codec}, {layer}, {CORES} cores", "one core", "1.7 times faster, same bytes")
+        row.note = missing("taskset") or ("" if CORES > 1 else "one core")
+        if not row.note:
+            peer = Command([*one_core, *build, f"docker-archive:{alone}", "--compress", codec])
+            compare([row], ours, [peer], bench.runs, bench.limit, os.sync)
+            judge(row, faster=1.7)
+            same = filecmp.cmp(out, alone, shallow=False)
+            row.met = row.met and same
+            row.bytes, row.note = size, "the same bytes" if same else "OTHER BYTES"
+        yield row
+
+
+def memory(bench: Bench) -> Iterator[Row]:
+    """The largest sum of PSS of all processes of a build."""
+    for codec in ("none", "gzip", "zstd"):
+        command = [*FASTLAYERS, "build", *bench.source, "--quiet", "--compress", codec]
+        command += ["--to", f"docker-archive:{bench.file('memory.tar')}"]
+        yield _memory_row(f"peak memory of a build, --compress {codec}", command, len(bench.sizes))
+
+
+def _memory_row(work: str, command: list[str], nodes: int) -> Row:
+    peak = peak_memory(command)
+    row = Row(work, "-", f"<= {150 + 20 * CORES} MB + 1 KB a node", ours=shlex.join(command))
+    row.met = peak <= (150 + 20 * CORES) * 1e6 + 1000 * nodes
+    row.note = f"{peak / 1e6:.0f} MB of PSS, all processes"
+    return row
+
+
+def start_up(bench: Bench) -> Iterator[Row]:
+    """The time until something is said."""
+    for option, goal in (("--version", 2.0), ("--help", 4.0)):
+        row = Row(f"fastlayers {option}", "python -c pass", f"<= {goal:g}")
+        compare([row], Command([*FASTLAYERS, option]), [Command([PYTHON, "-c", "pass"])], 15, bench.limit)
+        yield judge(row, at_most=goal)
+
+
+def small_files(bench: Bench) -> Iterator[Row]:
+    """A million small files in one closure."""
+    row = Row("stream of 1,000,000 small files, digests included", "tar -cf - | cat", "<= 1")
+    row.note = missing("tar") or ("" if os.statvfs(bench.work).f_favail > 2_000_000 else "too few inodes")
+    if row.note:
+        yield row
+        return
+    root = bench.file("million")
+    names = small_tree(root, paths=100, folders=100)
+    conf = write_conf(bench, "million", [[name] for name in names], root)
+    ours = [*FASTLAYERS, "stream", str(conf), "--store-root", str(root), "--quiet"]
+    peer = Command(["tar", "-C", str(root), "-cf", "-", "nix"], drain=True)
+    compare([row], Command(ours, drain=True), [peer], bench.runs, bench.limit)
+    yield judge(row, at_most=1.0)
+    yield _memory_row("peak memory of that stream", ours, len(names))
+    subprocess.run(["rm", "-rf", str(root)], check=True)  # half the time of shutil.rmtree
+
+
+ROWS: list[Callable[[Bench], Iterator[Row]]] = [
+    popularity_kernel,
+    popularity_command,
+    popularity_definition,
+    plan_command,
+    store_closure,
+    layer_stream,
+    builds,
+    streams,
+    compression,
+    memory,
+    start_up,
+    small_files,
+]
