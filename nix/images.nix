@@ -235,15 +235,22 @@ let
           ;
       };
 
+      # In no layer themselves: what they refer to is.
+      roots = [
+        baseJson
+        customisation
+      ];
+
       layers =
         if includeStorePaths then
           planLayers {
             name = baseName;
-            roots = [
-              baseJson
-              customisation
-            ];
-            inherit maxLayers fromImage debug;
+            inherit
+              roots
+              maxLayers
+              fromImage
+              debug
+              ;
             pipeline = layeringPipeline;
           }
         else
@@ -299,8 +306,11 @@ let
       inherit
         baseName
         conf
+        customisation
+        includeStorePaths
         meta
         passthru
+        roots
         ;
     };
 
@@ -352,7 +362,57 @@ let
       nativeBuildInputs = method.tools;
     } "set -o pipefail; ${stream} | ${method.command} > $out"
   );
+  # An OCI layout: each layer compressed by itself, so that a registry can be sent the ones that it does not have.
+  buildImageLayout = lib.makeOverridable (
+    {
+      name,
+      compressor ? "gz",
+      ...
+    }@args:
+    let
+      image = describe (removeAttrs args [ "compressor" ]);
+      inherit (image) conf;
+    in
+    assert lib.assertMsg image.includeStorePaths "${name}: an OCI layout always has the store paths";
+    runCommand "${image.baseName}-oci"
+      {
+        __structuredAttrs = true;
+        exportReferencesGraph.graph = image.roots;
+        inherit (image) meta roots;
+        inherit (conf) imageName;
+        inherit conf;
+        inherit (compressorNamed name compressor) codec;
+        passthru = image.passthru // {
+          inherit (conf) imageTag;
+          inherit conf;
+        };
+        nativeBuildInputs = [
+          fastlayers
+          jq
+        ];
+      }
+      ''
+        of_conf() {
+          jq -r ".$1" $conf
+        }
+        of_conf config > config.json
+        of_conf store_layers > plan.json
+        for path in "''${roots[@]}"; do
+          options+=(--exclude $path)
+        done
+        if [ "$(of_conf from_image)" != null ]; then
+          options+=(--from docker-archive:$(of_conf from_image))
+        fi
+        tag=$(of_conf repo_tag)
+        # The plan is within maxLayers already.
+        fastlayers build "$NIX_ATTRS_JSON_FILE" --key graph --plan plan.json --max-layers 1000000 "''${options[@]}" \
+          --extra-tar ${image.customisation}/layer.tar --config config.json \
+          --arch "$(of_conf architecture)" --created "$(of_conf created)" --mtime "$(of_conf mtime)" \
+          --uid "$(of_conf uid)" --gid "$(of_conf gid)" --uname "$(of_conf uname)" --gname "$(of_conf gname)" \
+          --compress "$codec" --jobs "$NIX_BUILD_CORES" --name "$imageName" --to "oci:$out:''${tag##*:}"
+      ''
+  );
 in
 {
-  inherit streamLayeredImage buildLayeredImage;
+  inherit buildImageLayout buildLayeredImage streamLayeredImage;
 }

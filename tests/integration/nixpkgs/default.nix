@@ -140,6 +140,8 @@ let
         fastlayers --version | grep -F ${package.version} > $out
       '';
 
+    dockerTools = pkgs.callPackage ./dockertools.nix { inherit python; };
+
     fakeroot = host "fakeroot";
     go = { };
     jq = host "jq";
