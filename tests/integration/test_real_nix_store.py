@@ -9,6 +9,7 @@ import random
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ from fastlayers.layer import measure
 from fastlayers.nar import nar_hash
 from fastlayers.sources import nix_database, nix_store
 from integration.clients import NixClosure, call, fastlayers, file_digest, place
-from integration.nix_store import Store
 from nix_stores import snapshot
 from required import require_root, require_tool
 
@@ -40,6 +40,39 @@ in rec {
   app = make "app" "mkdir -p $out/bin; ln -s ${script} $out/bin/app; echo ${link} > $out/note";
 }
 """
+
+
+@dataclass
+class Store:
+    """A Nix store of a test's own, of a single user, without a daemon."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        (self.folder / "conf").mkdir(parents=True)
+        (self.folder / "conf/nix.conf").write_text(
+            "build-users-group =\nsandbox = false\nfilter-syscalls = false\nsubstituters =\nfsync-metadata = false\n"
+            "experimental-features = nix-command flakes\n"
+        )
+        self.environment = {
+            **os.environ,
+            "NIX_STORE_DIR": str(self.folder / "store"),
+            "NIX_STATE_DIR": str(self.folder / "state"),
+            "NIX_LOG_DIR": str(self.folder / "log"),
+            "NIX_CONF_DIR": str(self.folder / "conf"),
+            "NIX_REMOTE": "local",
+            "NIX_PATH": "",
+            "HOME": str(self.folder),
+        }
+        self.call("nix-store", "--init")
+
+    def call(self, *command: str | Path) -> str:
+        return call(*command, env=self.environment).strip()
+
+    @property
+    def database(self) -> Path:
+        return self.folder / "state/db/db.sqlite"
 
 
 @pytest.fixture

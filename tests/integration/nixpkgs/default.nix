@@ -221,6 +221,7 @@ let
       ]
       // {
         pyproject = "";
+        FASTLAYERS_DEBUG = "1"; # is compiled in half the time
         PIP_DISABLE_PIP_VERSION_CHECK = "1";
         PYTHONDONTWRITEBYTECODE = "1";
         enabledTestPaths = toString args.enabledTestPaths;
@@ -229,7 +230,7 @@ let
           cp -r $src source
           chmod -R u+w source
           cd source
-          ${python} -m pip install --quiet --no-index --no-deps --no-build-isolation --prefix $out .
+          ${python} -m pip install --quiet --no-index --no-deps --no-build-isolation --ignore-installed --prefix $out .
           rm -rf build src/*.egg-info
           site=$(echo $out/lib/python*/site-packages)
           mkdir $out/programs

@@ -1,7 +1,7 @@
 """What nixpkgs' dockerTools does for a layered image, by the oracles: the programs of dockertools.nix.
 
-    docker_tools.py layers ATTRS-JSON LIMIT EXCLUDED...   which paths go into which layer
-    docker_tools.py stream CONF                           the docker archive
+docker_tools.py layers ATTRS-JSON LIMIT EXCLUDED...   which paths go into which layer
+docker_tools.py stream CONF                           the docker archive
 """
 
 import hashlib
