@@ -73,7 +73,7 @@ class _Parsed(msgspec.Struct, gc=False):
 
 
 def store_dir() -> str:
-    """The store directory: NIX_STORE_DIR or, as in a Nix build, NIX_STORE; Nix itself looks at both. Else /nix/store."""
+    """The store directory: NIX_STORE_DIR or (in a Nix build) NIX_STORE, as Nix itself has it, or /nix/store."""
     return os.environ.get("NIX_STORE_DIR") or os.environ.get("NIX_STORE") or DEFAULT_STORE_DIR
 
 

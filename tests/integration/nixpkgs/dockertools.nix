@@ -8,7 +8,12 @@
 }:
 
 let
-  oracles = "PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=${builtins.path { path = ../../.; name = "tests"; filter = path: type: builtins.match ".*/(oracles|oracles/[a-z_]*.py)" path != null; }} ${python} ${./docker_tools.py}";
+  tests = builtins.path {
+    name = "tests";
+    path = ../../.;
+    filter = path: type: builtins.match ".*/(oracles|oracles/[a-z_]*.py)" path != null;
+  };
+  oracles = "PYTHONDONTWRITEBYTECODE=1 PYTHONPATH=${tests} ${python} ${./docker_tools.py}";
 in
 rec {
   streamLayeredImage =
@@ -58,5 +63,6 @@ rec {
       printf '#!/bin/bash\n${oracles} stream ${conf}\n' > $out
       chmod +x $out
     '';
+  # The tests put another in its place.
   buildLayeredImage = throw "nixpkgs' own buildLayeredImage was asked for";
 }

@@ -11,7 +11,6 @@ rec {
     head
     intersectAttrs
     listToAttrs
-    mapAttrs
     ;
   callPackageWith =
     set: file: args:
