@@ -24,7 +24,7 @@ from stores import APP, BASE, LIB, make_store, write_json
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_store(tmp_path)
     monkeypatch.chdir(tmp_path)
-    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR", "NIX_STATE_DIR"):
+    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR", "NIX_STORE", "NIX_STATE_DIR"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path
 

@@ -120,6 +120,9 @@ def test_another_store_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file = str(write_json(tmp_path / "graph.json", nodes))
     with pytest.raises(ClosureError, match="expected one component below /nix/store"):
         read_closure(file)
+    monkeypatch.setenv("NIX_STORE", "/gnu/store")  # in a Nix build
+    assert read_closure(file).paths == [node["path"] for node in nodes]
+    monkeypatch.setenv("NIX_STORE", "/another/store")
     monkeypatch.setenv("NIX_STORE_DIR", "/gnu/store")
     assert read_closure(file).paths == [node["path"] for node in nodes]
 

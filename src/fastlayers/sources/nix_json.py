@@ -73,8 +73,8 @@ class _Parsed(msgspec.Struct, gc=False):
 
 
 def store_dir() -> str:
-    """The store directory: NIX_STORE_DIR, as Nix itself has it, or /nix/store."""
-    return os.environ.get("NIX_STORE_DIR") or DEFAULT_STORE_DIR
+    """The store directory: NIX_STORE_DIR or (in a Nix build) NIX_STORE, as Nix itself has it, or /nix/store."""
+    return os.environ.get("NIX_STORE_DIR") or os.environ.get("NIX_STORE") or DEFAULT_STORE_DIR
 
 
 def read(file: str, *, key: str | None = None, any_names: bool = False) -> Closure:

@@ -1,0 +1,5 @@
+{
+  description = "A small package set in nixpkgs' place";
+
+  outputs = { self }: { lib = import ./lib.nix; };
+}
