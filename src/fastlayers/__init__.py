@@ -23,12 +23,16 @@ if TYPE_CHECKING:
         ImageError,
         LayerError,
         PlanError,
+        RegistryError,
     )
     from .image import Image, ImageName, Settings, read_config
+    from .index import PushedIndex, push_index
     from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
     from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
     from .popularity import Popularity, order_by_popularity
+    from .registry.access import Credentials, PushOptions, RegistryAccess
+    from .registry.reference import Reference
     from .sources import read_closure
     from .stream import stream_image
 
@@ -49,12 +53,16 @@ _HOMES = {
         "ImageError",
         "LayerError",
         "PlanError",
+        "RegistryError",
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
+    "index": ("PushedIndex", "push_index"),
     "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
     "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
     "popularity": ("Popularity", "order_by_popularity"),
+    "registry.access": ("Credentials", "PushOptions", "RegistryAccess"),
+    "registry.reference": ("Reference",),
     "sources": ("read_closure",),
     "stream": ("stream_image",),
 }
@@ -68,6 +76,7 @@ __all__ = [
     "ClosureError",
     "Codec",
     "ConfigError",
+    "Credentials",
     "Customisation",
     "Destination",
     "DestinationError",
@@ -85,6 +94,11 @@ __all__ = [
     "PlanError",
     "Popularity",
     "Profile",
+    "PushOptions",
+    "PushedIndex",
+    "Reference",
+    "RegistryAccess",
+    "RegistryError",
     "Settings",
     "build_image",
     "make_layer",
@@ -93,6 +107,7 @@ __all__ = [
     "parse_destination",
     "plan_layers",
     "plan_pipeline",
+    "push_index",
     "read_base",
     "read_closure",
     "read_config",
