@@ -347,6 +347,30 @@ def small_files(bench: Bench) -> Iterator[Row]:
     subprocess.run(["rm", "-rf", str(root)], check=True)  # half the time of shutil.rmtree
 
 
+def linked_contents(bench: Bench) -> Iterator[Row]:
+    """Links to 100,000 symlinks in three trees, whose directories are the same."""
+    row = Row("build with --contents of 100,000 links, whole", "find", "<= 2 s")
+    row.note = missing("find")
+    if not row.note:
+        root, path = bench.file("links"), f"/nix/store/{'0' * 32}-links"
+        trees = [f"{path}/tree{k}" for k in range(3)]
+        for k, tree in enumerate(trees):
+            for i in range(100):
+                folder = root / tree[1:] / "share" / f"directory-{i}"
+                folder.mkdir(parents=True)
+                for m in range(334):
+                    (folder / f"file-{k}-{m}").symlink_to(f"/nix/store/{k:032d}-package/share/file-{m}")
+        graph = bench.file("links.json")
+        graph.write_text(json.dumps([{"path": path, "references": []}]))
+        ours = [*FASTLAYERS, "build", str(graph), "--store-root", str(root), "--quiet"]
+        ours += [f"--contents={tree}" for tree in trees] + [f"--to=docker-archive:{bench.file('links.tar')}"]
+        peer = Command(["find", *(f"{root}{tree}" for tree in trees), "-printf", "%p %l\\n"])
+        compare([row], Command(ours), [peer], bench.runs, bench.limit)
+        row.met = row.ours_seconds is not None and row.ours_seconds <= 2
+        shutil.rmtree(root)
+    yield row
+
+
 ROWS: list[Callable[[Bench], Iterator[Row]]] = [
     popularity_kernel,
     popularity_command,
@@ -360,4 +384,5 @@ ROWS: list[Callable[[Bench], Iterator[Row]]] = [
     memory,
     start_up,
     small_files,
+    linked_contents,
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -155,13 +155,13 @@ def build_image(
     check_config(config, "configuration")
     if store_dir and base is None:
         named = named_store_paths(customisation, config, store_dir)
-        _check_store_paths(named, closure.paths, "not in the closure")
+        _check_store_paths(named, closure, "not in the closure")
     room = _store_layers(max_layers, base)
     if layer_plan is None:
         layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
-        _check_store_paths(named, chain.from_iterable(layer_plan.layers), "excluded")
+        _check_excluded(named, closure.paths if customisation.nix_db else (), layer_plan)
 
     # Describe: a recipe for each layer, and the exact size of its tar.
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
@@ -347,11 +347,18 @@ def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "Env": merge_env(needed, config.get("Env") or ())}
 
 
-def _check_store_paths(named: Sequence[str], known: Iterable[str], otherwise: str) -> None:
-    there = set(known)
-    missing = [path for path in named if path not in there]
+def _check_store_paths(
+    named: Sequence[str], known: Container[str], otherwise: str, where: str = "the configuration or the contents"
+) -> None:
+    missing = [path for path in named if path not in known]
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: named in the configuration or the contents, but {otherwise}")
+        raise ConfigError(f"{', '.join(missing)}: named in {where}, but {otherwise}")
+
+
+def _check_excluded(named: Sequence[str], registered: Sequence[str], plan: LayerPlan) -> None:
+    planned = set(chain.from_iterable(plan.layers))
+    _check_store_paths(named, planned, "excluded")
+    _check_store_paths(registered, planned, "excluded", "the Nix database")
 
 
 def _tar_profile(xattrs: bool) -> str:

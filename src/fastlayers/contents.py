@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 __all__ = ["Contents", "FileList", "FilePart", "Generated", "GeneratedEntry", "Merged", "Tree"]
 
@@ -52,8 +52,7 @@ class FilePart:
     size: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class GeneratedEntry:
+class GeneratedEntry(NamedTuple):  # of which an image may have 100,000
     """A file (with ``data``), a symlink (with ``target``) or else a directory, made for the image.
 
     Attributes:

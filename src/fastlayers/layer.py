@@ -199,7 +199,8 @@ class LayerTask:
         codec: how to compress it.
         sinks: where the stored bytes go; none, when digests are all that is wanted.
         threads: how many threads may work on the layer; they never change a byte.
-        table: what :func:`measure` gives for the recipe, where it is known already.
+        table: what :func:`measure` gives for the recipe, where it is known already. It says all that the recipe says,
+            which does not travel to another process with it.
         nar_hashes: store paths of the recipe and the NAR hashes that they must have, as "sha256:" and 64 hexadecimal
             digits; checked before the layer is made.
         known: what the layer will be, where that is known; if all sinks have it already, no file is looked at.
@@ -212,6 +213,10 @@ class LayerTask:
     table: _core.TarLayer | None = field(default=None, repr=False)
     nar_hashes: tuple[tuple[str, str], ...] = ()
     known: LayerDescriptor | None = None
+
+    def __reduce__(self) -> tuple[type[LayerTask], tuple[object, ...]]:
+        recipe = self.recipe if self.table is None else replace(self.recipe, contents=())
+        return LayerTask, (recipe, self.codec, self.sinks, self.threads, self.table, self.nar_hashes)
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:

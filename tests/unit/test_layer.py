@@ -416,6 +416,9 @@ def test_a_table_travels(root: Path) -> None:
         table.memory,
     )
     assert make_layer(LayerTask(task, table=copy)) == make_layer(LayerTask(task))
+    sent = pickle.loads(pickle.dumps(LayerTask(task, table=table)))
+    assert sent.recipe.contents == ()  # a table says it all
+    assert make_layer(sent) == make_layer(LayerTask(task))
     with pytest.raises(ValueError, match="has been opened"):
         copy.add_directory("/more")
     function, (profile, owners, trees, packed) = table.__reduce__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..contents import Contents, Generated, GeneratedEntry
@@ -150,7 +150,7 @@ def _set_owners(entries: dict[str, GeneratedEntry], owners: Mapping[str, tuple[i
         if not below:
             raise ConfigError(f"an owner for {path}: nothing in the customisation layer is there")
         for other in below:
-            entries[other] = replace(entries[other], owner=owners[path])
+            entries[other] = entries[other]._replace(owner=owners[path])
 
 
 def _set_modes(entries: dict[str, GeneratedEntry], modes: Mapping[str, int]) -> None:
@@ -159,4 +159,4 @@ def _set_modes(entries: dict[str, GeneratedEntry], modes: Mapping[str, int]) -> 
             raise ConfigError(f"a mode for {path}: nothing in the customisation layer is there")
         if entries[path].target is not None:
             raise ConfigError(f"a mode for {path}: a symlink has none")
-        entries[path] = replace(entries[path], mode=mode)
+        entries[path] = entries[path]._replace(mode=mode)

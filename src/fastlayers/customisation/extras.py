@@ -7,7 +7,6 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Iterator
-from dataclasses import replace
 
 from .. import _core
 from ..contents import FilePart, Generated, GeneratedEntry
@@ -120,18 +119,18 @@ def _entry(
     if member.issparse():
         raise LayerError(f"{place}: a sparse file: pack it as a whole one")
     if member.isreg():
-        return replace(made, data=FilePart(file, member.offset_data, member.size))
+        return made._replace(data=FilePart(file, member.offset_data, member.size))
     if member.isdir():
         return made
     if member.issym():
         if not member.linkname or "\0" in member.linkname:
             raise LayerError(f"{place}: a symlink to nothing that has a name")
-        return replace(made, target=member.linkname)
+        return made._replace(target=member.linkname)
     if member.islnk():
         linked = before.get(_path(member.linkname, place))
         if linked is None or linked.is_directory:
             raise LayerError(f"{place}: a hard link to {member.linkname}, which is no file before it in the archive")
-        return replace(linked, path=path)
+        return linked._replace(path=path)
     if member.ischr() or member.isblk() or member.isfifo():
         raise LayerError(f"{place}: a device or pipe cannot go into a layer")
     raise LayerError(f"{place}: an entry of the type {member.type!r}, which is none of tar's")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import filecmp
 import os
+import re
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from ..contents import Generated, GeneratedEntry
 from ..errors import ConfigError, LayerError
@@ -20,8 +20,14 @@ _MOST_LINKS = 40  # on the way to one file, as Linux has it
 
 # What Nix writes into packages for other packages, and indices of what is installed, which no two packages share: Nix's
 # own profiles leave them out too.
-_LEFT_OUT_AT_TOP = {"nix-support", "propagated-build-inputs", "manifest.nix", "manifest.json"}
-_LEFT_OUT = ("/info/dir", "/perllocal.pod")
+_LEFT_OUT = {  # and where
+    "nix-support": re.compile(""),
+    "propagated-build-inputs": re.compile(""),
+    "manifest.nix": re.compile(""),
+    "manifest.json": re.compile(""),
+    "dir": re.compile(".*/info"),
+    "perllocal.pod": re.compile(".*"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +41,8 @@ class LinkedTree:
     priority: int = DEFAULT_PRIORITY
 
 
-class _Found(NamedTuple):
-    """An entry of a tree: where it is in the image, and whether it is a directory itself, not a symlink to one."""
-
-    priority: int
-    path: str
-    is_directory: bool
+# An entry of a tree: its priority, where it is in the image, and whether it is itself a directory, no symlink to one.
+_Found = tuple[int, str, bool]
 
 
 def link_trees(trees: Sequence[LinkedTree], root: str = "") -> Generated:
@@ -71,11 +73,12 @@ def link_trees(trees: Sequence[LinkedTree], root: str = "") -> Generated:
         for name, found in _names(disk, folder, sources):
             path = f"{folder}/{name}"
             chosen = found if len(found) == 1 else _choose(disk, path, found)
-            if chosen[0].is_directory:
+            _, first, is_directory = chosen[0]
+            if is_directory:
                 entries.append(GeneratedEntry(path))
-                todo.append((path, [(one.priority, one.path) for one in chosen]))
+                todo.append((path, [(priority, directory) for priority, directory, _ in chosen]))
             else:
-                entries.append(GeneratedEntry(path, target=chosen[0].path))
+                entries.append(GeneratedEntry(path, target=first))
     return Generated("the contents", tuple(entries))
 
 
@@ -84,30 +87,32 @@ def _names(disk: _Disk, folder: str, sources: Sequence[tuple[int, str]]) -> Iter
     names: dict[str, list[_Found]] = {}
     for priority, directory in sources:
         for name, is_directory in disk.entries(directory):
-            if (not folder and name in _LEFT_OUT_AT_TOP) or f"{folder}/{name}".endswith(_LEFT_OUT):
+            if name in _LEFT_OUT and _LEFT_OUT[name].fullmatch(folder):
                 continue
-            names.setdefault(name, []).append(_Found(priority, f"{directory}/{name}", is_directory))
+            names.setdefault(name, []).append((priority, f"{directory}/{name}", is_directory))
     return names.items()
 
 
 def _choose(disk: _Disk, path: str, found: Sequence[_Found]) -> list[_Found]:
     """Of several entries at one name: the directories that are to be merged, or the one file to link to."""
-    known = [(one, disk.resolve(one.path)) for one in found]
+    resolved = [disk.resolve(path) for _, path, _ in found]
     directories = [
-        _Found(one.priority, at, True) for one, at in known if at and (one.is_directory or disk.is_directory(at))
+        (priority, at, True)
+        for (priority, _, is_directory), at in zip(found, resolved, strict=True)
+        if at and (is_directory or disk.is_directory(at))
     ]
-    first = min(one.priority for one in found)
-    winners = [(one, at) for one, at in known if one.priority == first]
-    folders = [one for one in directories if one.priority == first]
+    first = min(found)[0]
+    winners = [(one, at or one[1]) for one, at in zip(found, resolved, strict=True) if one[0] == first]
+    folders = [one for one in directories if one[0] == first]
     if len(folders) == len(winners):
         merged: dict[str, _Found] = {}  # symlinks may lead to one directory
         for one in directories:
-            merged[one.path] = min(one, merged.get(one.path, one))
+            merged[one[1]] = min(one, merged.get(one[1], one))
         return list(merged.values())
     (one, at), *others = winners
     for other, elsewhere in others:
-        if folders or not disk.same(at or one.path, elsewhere or other.path):
-            raise LayerError(f"{path}: two of the contents have it, {one.path} and {other.path}: give one a priority")
+        if folders or not disk.same(at, elsewhere):
+            raise LayerError(f"{path}: two of the contents have it, {one[1]} and {other[1]}: give one a priority")
     return [one]
 
 
