@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from ._core import start_writing, wait_written
+from .errors import DestinationError
 
 __all__ = ["FileOutput", "flush"]
 
@@ -24,17 +26,28 @@ class FileOutput:
         self._position = self._started = os.lseek(fd, 0, os.SEEK_CUR)
 
     def write(self, data: memoryview) -> None:
-        """Write a block."""
-        while data:
-            written = os.write(self._fd, data)
-            data = data[written:]
-            self._position += written
-        if self._position - self._started >= _PART:
-            start_writing(self._fd, self._started, self._position - self._started)
-            self._started = self._position
+        """Write a block.
+
+        Raises:
+            DestinationError: it cannot be written.
+        """
+        try:
+            while data:
+                written = os.write(self._fd, data)
+                data = data[written:]
+                self._position += written
+            if self._position - self._started >= _PART:
+                start_writing(self._fd, self._started, self._position - self._started)
+                self._started = self._position
+        except OSError as error:
+            raise DestinationError(f"{self.path}: {error.strerror}") from None
+
+    def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> int:
+        """Nothing is left to do: :func:`flush` is for who knows that the file is complete."""
+        return 0
 
     def close(self) -> None:
-        """Close the file descriptor; :func:`flush` is for who knows that the file is complete."""
+        """Close the file descriptor."""
         os.close(self._fd)
 
 

@@ -11,6 +11,7 @@ __all__ = [
     "ImageError",
     "LayerError",
     "PlanError",
+    "RegistryError",
 ]
 
 
@@ -57,3 +58,9 @@ class DestinationError(FastlayersError):
     """A destination cannot be written."""
 
     exit_status = 8
+
+
+class RegistryError(FastlayersError):
+    """A registry cannot be reached, refuses, or does not do what the protocol says."""
+
+    exit_status = 9

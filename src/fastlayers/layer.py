@@ -30,6 +30,7 @@ __all__ = [
     "LayerTask",
     "MeasuredLayer",
     "NewFile",
+    "Output",
     "Profile",
     "Sink",
     "make_layer",
@@ -100,15 +101,49 @@ class MeasuredLayer:
         return measure(self.recipe) if self.table is None else self.table
 
 
+class Output(Protocol):
+    """A layer's stored bytes on their way to one place: :meth:`write` for every block, :meth:`finish`; always
+    :meth:`close`, which without :meth:`finish` before it gives the layer up."""
+
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes, which are valid until it returns."""
+
+    def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> int:
+        """The bytes are complete, and these are their digest and number; ``again`` sends them once more to a function.
+
+        Returns:
+            How many bytes went over a network.
+        """
+
+    def close(self) -> None:
+        """Release what is held."""
+
+
+class Sink(Protocol):
+    """Where a worker puts a layer's stored bytes; a picklable value."""
+
+    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output | None:
+        """Be ready for the bytes; None where nothing is wanted, since the layer is there already.
+
+        Args:
+            known: what the layer will be, where that is known.
+            check: to be called while waiting; it raises when the work shall end.
+
+        Raises:
+            DestinationError: the layer cannot be put there; so do the output's methods.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class NewFile:
     """A sink: a file that is made, and must not be there."""
 
     path: str
 
-    def open(self) -> int:
-        """A file descriptor to write to."""
-        return os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output:
+        """Make the file."""
+        with _errors_of(self.path):
+            return FileOutput(self.path, os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +153,12 @@ class FileRange:
     path: str
     offset: int
 
-    def open(self) -> int:
-        """A file descriptor to write to."""
-        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        os.lseek(fd, self.offset, os.SEEK_SET)
-        return fd
-
-
-class Sink(Protocol):
-    """Where a worker puts a layer's stored bytes; a picklable value."""
-
-    @property
-    def path(self) -> str:
-        """The file, for errors."""
-
-    def open(self) -> int:
-        """A file descriptor to write to."""
+    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output:
+        """Open the file."""
+        with _errors_of(self.path):
+            fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
+            os.lseek(fd, self.offset, os.SEEK_SET)
+            return FileOutput(self.path, fd)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +175,7 @@ class LayerDescriptor:
         entries: how many entries the tar has.
         fingerprint: of the entries as they were on disk, 64 bits.
         seconds: time that it took.
+        sent: bytes that went over a network.
     """
 
     diff_id: str
@@ -161,6 +187,7 @@ class LayerDescriptor:
     entries: int = 0
     fingerprint: int = field(default=0, repr=False)
     seconds: float = field(default=0.0, compare=False)
+    sent: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +202,7 @@ class LayerTask:
         table: what :func:`measure` gives for the recipe, where it is known already.
         nar_hashes: store paths of the recipe and the NAR hashes that they must have, as "sha256:" and 64 hexadecimal
             digits; checked before the layer is made.
+        known: what the layer will be, where that is known; if all sinks have it already, no file is looked at.
     """
 
     recipe: LayerRecipe
@@ -183,6 +211,7 @@ class LayerTask:
     threads: int = 1
     table: _core.TarLayer | None = field(default=None, repr=False)
     nar_hashes: tuple[tuple[str, str], ...] = ()
+    known: LayerDescriptor | None = None
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:
@@ -310,24 +339,30 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         DestinationError: a sink cannot be written.
     """
     start = time.perf_counter()
-    layer = measure(task.recipe) if task.table is None else task.table
-    check_nar_hashes(layer, task.nar_hashes, threads=task.threads, tick=tick)
-    outputs: list[FileOutput] = []
+    outputs: list[Output] = []
     try:
         for sink in task.sinks:
-            with _errors_of(sink.path):
-                outputs.append(FileOutput(sink.path, sink.open()))
+            output = sink.open(task.known, lambda: tick(0))
+            if output is not None:
+                outputs.append(output)
+        if task.known is not None and task.sinks and not outputs:
+            return replace(task.known, seconds=time.perf_counter() - start, sent=0)
+        layer = measure(task.recipe) if task.table is None else task.table
+        check_nar_hashes(layer, task.nar_hashes, threads=task.threads, tick=tick)
 
         def store(data: memoryview) -> None:
             for output in outputs:
-                with _errors_of(output.path):
-                    output.write(data)
+                output.write(data)
 
-        if task.codec.name == "none":
-            diff_id = pump(layer.open(), layer.size, store, tick, task.threads)
-            digest, size = diff_id, layer.size
-        else:
-            diff_id, digest, size = _compress(task, layer, store, tick)
+        diff_id, digest, size = _produce(task, layer, store, tick)
+
+        def again(write: Callable[[memoryview], object]) -> None:
+            if _produce(task, layer, write, lambda count: tick(0)) != (diff_id, digest, size):
+                raise LayerError(f"{_named(task.recipe)}: its files changed while the image was built")
+
+        if task.known is not None and (digest, size) != (task.known.digest, task.known.size):
+            raise LayerError(f"{_named(task.recipe)}: is {digest}, not {task.known.digest} as it was remembered")
+        sent = sum(output.finish(digest, size, again) for output in outputs)
     finally:
         for output in outputs:
             output.close()
@@ -341,12 +376,17 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         entries=len(layer),
         fingerprint=layer.fingerprint,
         seconds=time.perf_counter() - start,
+        sent=sent,
     )
 
 
-def _compress(
-    task: LayerTask, layer: _core.TarLayer, store: Callable[[memoryview], None], tick: Callable[[int], object]
+def _produce(
+    task: LayerTask, layer: _core.TarLayer, store: Callable[[memoryview], object], tick: Callable[[int], object]
 ) -> tuple[str, str, int]:
+    """Give a layer's stored bytes to ``store``; its diff ID, and digest and size of the stored bytes."""
+    if task.codec.name == "none":
+        diff_id = pump(layer.open(), layer.size, store, tick, task.threads)
+        return diff_id, diff_id, layer.size
     digest = hashlib.sha256()
     size = 0
 
@@ -369,6 +409,10 @@ def _compress(
     return diff_id, "sha256:" + digest.hexdigest(), size
 
 
+def _named(recipe: LayerRecipe) -> str:
+    return f"the layer from {recipe.contents[0].owner} to {recipe.contents[-1].owner}"
+
+
 @contextlib.contextmanager
 def _errors_of(path: str) -> Iterator[None]:
     try:
@@ -389,8 +433,7 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
     contents = measured.recipe.contents
     layer = measured.tar()
     if layer.size != made.tar_size or layer.fingerprint != made.fingerprint:
-        first, last = contents[0].owner, contents[-1].owner
-        raise LayerError(f"the layer from {first} to {last}: its files changed while the image was built")
+        raise LayerError(f"{_named(measured.recipe)}: its files changed while the image was built")
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
     never_change = all(isinstance(item, Tree) for item in contents)
     written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))
