@@ -23,12 +23,15 @@ if TYPE_CHECKING:
         ImageError,
         LayerError,
         PlanError,
+        RegistryError,
     )
     from .image import Image, ImageName, Settings, read_config
     from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
     from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
     from .popularity import Popularity, order_by_popularity
+    from .registry.access import Credentials, PushOptions, RegistryAccess
+    from .registry.reference import Reference
     from .sources import read_closure
     from .stream import stream_image
 
@@ -49,12 +52,15 @@ _HOMES = {
         "ImageError",
         "LayerError",
         "PlanError",
+        "RegistryError",
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
     "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
     "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
     "popularity": ("Popularity", "order_by_popularity"),
+    "registry.access": ("Credentials", "PushOptions", "RegistryAccess"),
+    "registry.reference": ("Reference",),
     "sources": ("read_closure",),
     "stream": ("stream_image",),
 }
@@ -68,6 +74,7 @@ __all__ = [
     "ClosureError",
     "Codec",
     "ConfigError",
+    "Credentials",
     "Customisation",
     "Destination",
     "DestinationError",
@@ -85,6 +92,10 @@ __all__ = [
     "PlanError",
     "Popularity",
     "Profile",
+    "PushOptions",
+    "Reference",
+    "RegistryAccess",
+    "RegistryError",
     "Settings",
     "build_image",
     "make_layer",

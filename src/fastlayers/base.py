@@ -1,4 +1,4 @@
-"""Base images on this machine: docker archives, OCI layouts and OCI archives."""
+"""Base images: docker archives, OCI layouts, OCI archives, and images in registries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from lzma import LZMAError
 from typing import IO, Any
 
@@ -18,6 +19,9 @@ import msgspec
 
 from .digest import BLOCK
 from .errors import ImageError
+from .registry.access import RegistryAccess
+from .registry.platforms import default_architecture
+from .registry.reference import Reference
 
 __all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "parse_reference", "read_base"]
 
@@ -36,6 +40,7 @@ class Blob:
         media_type_suffix: ``""``, ``"+gzip"`` or ``"+zstd"``.
         open: gives the stored bytes, from the start, each time.
         place: for errors.
+        repository: HOST/REPOSITORY of the registry that it is in, empty for files.
     """
 
     digest: str
@@ -44,6 +49,7 @@ class Blob:
     media_type_suffix: str
     open: Callable[[], AbstractContextManager[IO[bytes]]]
     place: str
+    repository: str = ""
 
     def copy(self, write: Callable[[memoryview], object]) -> None:
         """Write the stored bytes, and see that they are what the digest says.
@@ -51,15 +57,24 @@ class Blob:
         Raises:
             ImageError: they are not.
         """
+        for block in self.blocks():
+            write(block)
+
+    def blocks(self) -> Iterator[memoryview]:
+        """The stored bytes, each block valid until the next; at the end, see that they are what the digest says.
+
+        Raises:
+            ImageError: they are not.
+        """
         digest, size = hashlib.sha256(), 0
-        for block in self._blocks():
+        for block in self._read():
             digest.update(block)
             size += block.nbytes
-            write(block)
+            yield block
         if size != self.size or "sha256:" + digest.hexdigest() != self.digest:
             raise ImageError(f"{self.place}: its bytes are not those of {self.digest}")
 
-    def _blocks(self) -> Iterator[memoryview]:
+    def _read(self) -> Iterator[memoryview]:
         buffer = memoryview(bytearray(BLOCK))
         try:
             with self.open() as source:
@@ -90,29 +105,49 @@ class BaseImage:
 
 
 def parse_reference(reference: str) -> tuple[str, str, str]:
-    """Take ``TRANSPORT:PATH[:NAME]`` apart; the name is "" where there is none.
+    """Take ``TRANSPORT:PATH[:NAME]`` apart; the name is "" where there is none, and always for ``docker://``.
 
     Raises:
         ImageError: it is not of that form, or there is no such transport.
+        ConfigError: it is no name of an image in a registry.
     """
     transport, _, rest = reference.partition(":")
+    if transport == "docker" and rest.startswith("//"):
+        return transport, str(Reference.parse(reference)), ""
     path, _, name = rest.partition(":")
     if transport not in ("docker-archive", "oci", "oci-archive") or not path:
         raise ImageError(
-            f"{reference}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+            f"{reference}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] or "
+            "docker://HOST/REPOSITORY[:TAG]"
         )
     return transport, path, name
 
 
-def read_base(reference: str) -> BaseImage:
-    """Open ``docker-archive:FILE[:NAME:TAG]``, ``oci:DIR[:TAG]`` or ``oci-archive:FILE[:TAG]``.
+def read_base(
+    reference: str,
+    access: RegistryAccess = RegistryAccess(),  # noqa: B008  frozen
+    *,
+    architecture: str = "",
+    variant: str | None = None,
+) -> BaseImage:
+    """Open ``docker-archive:FILE[:NAME:TAG]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]`` or
+    ``docker://HOST/REPOSITORY[:TAG][@DIGEST]``.
 
-    An archive may be compressed.
+    An archive may be compressed. Of an image in a registry nothing but manifest and config is read before it is needed.
+
+    Args:
+        reference: the image.
+        access: how a registry is reached.
+        architecture, variant: which image of several in a registry; by default this machine's.
 
     Raises:
         ImageError: there is no such image, or it is not whole.
+        ConfigError: it is no name of an image in a registry.
+        RegistryError: the registry cannot be reached, or refuses.
     """
     transport, path, name = parse_reference(reference)
+    if transport == "docker":
+        return _read_registry(Reference.parse(path), access, architecture or default_architecture(), variant)
     try:
         if transport == "oci":
             return _read_layout(_Folder(path), name or None)
@@ -246,6 +281,44 @@ def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
             suffix = _suffix(file.read(4))
         layers.append(_blob(layout, path, descriptor["digest"], descriptor["size"], diff_id, suffix))
     return _image(tuple(layers), config)
+
+
+_MEDIA_TYPES = {
+    "application/vnd.oci.image.layer.v1.tar": "",
+    "application/vnd.oci.image.layer.v1.tar+gzip": "+gzip",
+    "application/vnd.oci.image.layer.v1.tar+zstd": "+zstd",
+    "application/vnd.docker.image.rootfs.diff.tar": "",
+    "application/vnd.docker.image.rootfs.diff.tar.gzip": "+gzip",
+    "application/vnd.docker.image.rootfs.diff.tar.zstd": "+zstd",
+}
+
+
+def _read_registry(reference: Reference, access: RegistryAccess, architecture: str, variant: str | None) -> BaseImage:
+    from .registry.pull import BlobReader, find_manifest, open_repository, read_small_blob
+
+    repository = open_repository(reference, access, push=False)
+    manifest = find_manifest(repository, reference.digest or reference.tag or "latest", architecture, variant)
+    if manifest is None:
+        raise ImageError(f"{reference}: there is no such image")
+    try:
+        described = manifest.document["layers"]
+        config = _object(read_small_blob(repository, manifest.document["config"]), f"{reference}: its config")
+        diff_ids = config["rootfs"]["diff_ids"]
+        if len(diff_ids) != len(described):
+            raise ImageError(f"{reference}: {len(described)} layers, but {len(diff_ids)} diff IDs")
+        layers = []
+        for descriptor, diff_id in zip(described, diff_ids, strict=True):
+            digest = descriptor["digest"]
+            _blob_path(digest), _blob_path(diff_id)  # are digests
+            if descriptor["mediaType"] not in _MEDIA_TYPES:
+                raise ImageError(f"{reference}: a layer of the type {descriptor['mediaType']}")
+            suffix = _MEDIA_TYPES[descriptor["mediaType"]]
+            opener: Any = partial(BlobReader, repository, digest)
+            place = f"{reference}: {digest}"
+            layers.append(Blob(digest, int(descriptor["size"]), diff_id, suffix, opener, place, reference.name))
+        return _image(tuple(layers), config)
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ImageError(f"{reference}: not a whole image: {type(error).__name__} {error}") from None
 
 
 def _suffix(start: bytes) -> str:

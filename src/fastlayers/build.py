@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -18,13 +18,15 @@ from .customisation import Customisation, customise, named_store_paths
 from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env
-from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile
+from .layer import LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
 from .layering.plan import LayerPlan, plan_layers
 from .parallel import available_cores, make_layers, measure_all
 
 __all__ = ["DEFAULT_MAX_LAYERS", "BuildResult", "BuiltLayer", "build_image"]
 
 DEFAULT_MAX_LAYERS = 100
+
+_UPLOADS = 4  # layers at once, at least, where a destination waits for a network
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ def build_image(
     verify_store: bool = False,
     jobs: int | None = None,
     executor: Executor | None = None,
+    remembered: Callable[[LayerRecipe, Codec], LayerDescriptor | None] = lambda recipe, codec: None,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> BuildResult:
     """Build an image of a closure and write it to every destination.
@@ -128,9 +131,12 @@ def build_image(
         store_dir: the store directory: paths below it that the configuration or the customisation names must be in the
             closure. They are not looked for where there is a base, which may have them.
         verify_store: check every store path, before its layer is made, against the NAR hash that the closure tells, or
-            else that the store has registered.
-        jobs: how many worker processes, default all cores; the bytes never depend on it.
+            else that the store has registered. Nothing that is remembered is trusted then.
+        jobs: how many worker processes, default all cores (and at least four for a registry); the bytes never
+            depend on it.
         executor: makes the layers instead of worker processes of our own; it must see the same files.
+        remembered: what a recipe and a codec gave before. A layer that is remembered, and that all destinations have,
+            is not made, and nothing of it is looked at.
         progress: is told, ten times a second, how many bytes of tar are made, and how many there will be.
 
     Raises:
@@ -138,7 +144,8 @@ def build_image(
             it was another destination that could not finish.
     """
     start = time.perf_counter()
-    jobs = jobs or available_cores()
+    waits = any(destination.waits for destination in destinations)
+    jobs = jobs or max(available_cores(), _UPLOADS if waits else 1)
 
     # Decide: the configuration and the plan.
     config = _full_config(closure, settings.config)
@@ -174,34 +181,25 @@ def build_image(
     if store_root and any(isinstance(item, FileList) for items in contents for item in items):
         raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
     recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
-    measured = measure_all(recipes, jobs)
-    sizes = [layer.size for layer in measured]
+    known = [None if verify_store else remembered(recipe, codec) for recipe in recipes]
+    measured = _measure(recipes, known, jobs)
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
 
-    # Make: every layer once, into all destinations.
-    made: list[LayerDescriptor | None] = [None] * len(recipes)
+    # Make: every layer once, into all destinations that lack it.
     try:
         base_layers = base.layers if base else ()
         sinks = [
             destination.begin(base_layers, measured, codec, local=executor is None) for destination in destinations
         ]
-        tasks = [
-            LayerTask(
-                layer.recipe,
-                codec,
-                tuple(sink for sink in layer_sinks if sink is not None),
-                table=layer.table,
-                nar_hashes=_nar_hashes(layer.recipe, expected),
-            )
-            for layer, *layer_sinks in zip(measured, *sinks, strict=True)
-        ]
-        total = sum(sizes)
-        work = make_layers(tasks, sizes, jobs=jobs, executor=executor, progress=lambda done: progress(done, total))
+        tasks, made = _tasks(destinations, measured, known, sinks, codec, expected)
+        for index, layer in enumerate(made):
+            if layer is not None:
+                for destination in destinations:
+                    destination.add(index, layer)
+        total = sum(measured[index].size for index in tasks)
+        work = _make(tasks, measured, jobs, executor, waits, lambda done: progress(done, total))
         with closing(work):  # whatever happens, nobody writes any more when destinations are aborted
             for index, layer in work:
-                if layer.tar_size != sizes[index]:  # it would not end where the next one begins
-                    first, last = contents[index][0].owner, contents[index][-1].owner
-                    raise LayerError(f"the layer from {first} to {last}: its files changed while the image was built")
                 made[index] = layer
                 for destination in destinations:
                     destination.add(index, layer)
@@ -226,6 +224,72 @@ def build_image(
     )
 
 
+def _measure(
+    recipes: Sequence[LayerRecipe], known: Sequence[LayerDescriptor | None], jobs: int
+) -> list[MeasuredLayer]:
+    """Look at the entries of all layers but those that are known."""
+    unknown = iter(measure_all([recipe for recipe, layer in zip(recipes, known, strict=True) if layer is None], jobs))
+    return [
+        next(unknown) if layer is None else MeasuredLayer(recipe, layer.tar_size, None)
+        for recipe, layer in zip(recipes, known, strict=True)
+    ]
+
+
+def _tasks(
+    destinations: Sequence[Destination],
+    measured: Sequence[MeasuredLayer],
+    known: Sequence[LayerDescriptor | None],
+    sinks: Sequence[Sequence[Sink | None]],
+    codec: Codec,
+    nar_hashes: Mapping[str, str],
+) -> tuple[dict[int, LayerTask], list[LayerDescriptor | None]]:
+    """What is to be made, by the layers' numbers; and the layers that are known and everywhere."""
+    tasks: dict[int, LayerTask] = {}
+    made: list[LayerDescriptor | None] = [None] * len(measured)
+    for number, (look, layer, *to) in enumerate(zip(measured, known, *sinks, strict=True)):
+        wanted = [layer is None or not destination.has(layer) for destination in destinations]
+        if layer is None or any(wanted):
+            lacking = tuple(sink for sink, want in zip(to, wanted, strict=True) if want and sink is not None)
+            tasks[number] = LayerTask(
+                look.recipe,
+                codec,
+                lacking,
+                table=look.table,
+                nar_hashes=_nar_hashes(look.recipe, nar_hashes),
+                known=layer,
+            )
+        else:
+            made[number] = replace(layer, seconds=0.0, sent=0)
+    return tasks, made
+
+
+def _make(
+    tasks: Mapping[int, LayerTask],
+    measured: Sequence[MeasuredLayer],
+    jobs: int,
+    executor: Executor | None,
+    waits: bool,
+    progress: Callable[[int], object],
+) -> Generator[tuple[int, LayerDescriptor], None, None]:
+    """Make layers, and give each with its number as soon as it is done."""
+    todo = sorted(tasks)
+    work = make_layers(
+        [tasks[index] for index in todo],
+        [measured[index].size for index in todo],
+        jobs=jobs,
+        executor=executor,
+        waits=waits,
+        progress=progress,
+    )
+    with closing(work):
+        for number, layer in work:
+            index = todo[number]
+            if layer.tar_size != measured[index].size:  # it would not end where the next one begins
+                items = tasks[index].recipe.contents
+                raise LayerError(
+                    f"the layer from {items[0].owner} to {items[-1].owner}: its files changed while the image was built"
+                )
+            yield index, layer
 def _check_plan(layer_plan: LayerPlan, closure: Closure, room: int, max_layers: int) -> None:
     layer_plan.check(closure)
     if len(layer_plan.layers) > room:

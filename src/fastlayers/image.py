@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-import platform
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from .base import BaseImage, Blob
 from .digest import sha256
 from .errors import ConfigError
 from .layer import LayerDescriptor
+from .registry.platforms import default_architecture
+from .registry.reference import HOST, NAME, TAG
 
 __all__ = [
     "EPOCH",
@@ -36,12 +37,6 @@ _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _PATHS_IN_HISTORY = 20  # of one layer; a config is fetched before anything else, so it stays small
 
-# What the distribution specification and Docker's reference package take.
-_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*")
-_HOST = re.compile(r"(?:[A-Za-z0-9-]+\.)*[A-Za-z0-9-]+(?::[0-9]+)?|\[[0-9A-Fa-f:]+\](?::[0-9]+)?")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm", "loongarch64": "loong64"}
-
 
 @dataclass(frozen=True, slots=True)
 class ImageName:
@@ -59,11 +54,11 @@ class ImageName:
             first, slash, rest = self.repository.partition("/")
             host = bool(slash) and ("." in first or ":" in first or first == "localhost")
             parts = rest.split("/") if host else self.repository.split("/")
-            if not all(map(_NAME.fullmatch, parts)) or (host and not _HOST.fullmatch(first)):
+            if not all(map(NAME.fullmatch, parts)) or (host and not HOST.fullmatch(first)):
                 raise ConfigError(
                     f"{self.repository}: not a name for an image: lower-case letters, digits, . _ - and /"
                 )
-        if self.tag is not None and not _TAG.fullmatch(self.tag):
+        if self.tag is not None and not TAG.fullmatch(self.tag):
             raise ConfigError(f"{self.tag}: not a tag: letters, digits, . _ -, at most 128")
 
     @classmethod
@@ -186,12 +181,6 @@ def canonical_json(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode(
         "utf-8", "backslashreplace"
     )
-
-
-def default_architecture() -> str:
-    """This machine's architecture, as Go names it."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
 
 
 def parse_date(text: str) -> datetime.datetime:

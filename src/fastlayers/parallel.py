@@ -79,6 +79,7 @@ def make_layers(
     *,
     jobs: int,
     executor: Executor | None = None,
+    waits: bool = False,
     progress: Callable[[int], object] = lambda done: None,
 ) -> Generator[tuple[int, LayerDescriptor], None, None]:
     """Make layers, the largest first, and give each with its index as soon as it is done.
@@ -89,6 +90,7 @@ def make_layers(
         tasks: what to make; how many threads work on each is decided here.
         sizes: bytes of each layer's tar.
         jobs: how many workers; with one, and for a small image, no process is started.
+        waits: their sinks wait for others, so that also a small image has several workers, which are threads then.
         executor: takes the tasks instead of workers of our own; its processes must see the same files.
         progress: is told the bytes of tar that have been made so far, ten times a second.
     """
@@ -102,7 +104,8 @@ def make_layers(
     if executor is not None:
         crew = _Borrowed(executor)
     else:
-        crew = _Workers(1 if total < _SMALL else min(jobs, len(tasks)) or 1)
+        small = total < _SMALL
+        crew = _Workers(1 if small and not waits else min(jobs, len(tasks)) or 1, apart=not small)
     futures: dict[Future[LayerDescriptor], int] = {}
     try:
         futures = {crew.submit(tasks[i]): i for i in largest_first}
@@ -183,16 +186,18 @@ class _Workers:
     """This process and others, which are started afresh, so that threads and locks of this one do no harm.
 
     A thread for each hands out the layers. One that finds nobody at work in this process makes its layer here, which is
-    sooner than another process starts; this is how the first, and largest, one is made.
+    sooner than another process starts; this is how the first, and largest, one is made. Unless ``apart``, all are made
+    here.
     """
 
-    def __init__(self, jobs: int) -> None:
+    def __init__(self, jobs: int, *, apart: bool) -> None:
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="layers")
         self._here = threading.Lock()
+        self._counter = threading.Lock()
         self._made_here = 0
         self._stopped = False
         self._processes: ProcessPoolExecutor | None = None
-        if jobs > 1:
+        if jobs > 1 and apart:
             context = multiprocessing.get_context("spawn")
             self._made = context.Value("Q", 0)
             # A byte, and no lock: a worker that is killed while it holds one would hold it for ever.
@@ -222,7 +227,8 @@ class _Workers:
         return future.result()
 
     def _tick(self, count: int) -> None:
-        self._made_here += count
+        with self._counter:
+            self._made_here += count
         if self._stopped:
             raise _Stopped
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from ..base import Blob
@@ -10,15 +11,23 @@ from ..compression import Codec
 from ..errors import DestinationError
 from ..image import Image, ImageName
 from ..layer import LayerDescriptor, MeasuredLayer, Sink
+from ..registry.access import PushOptions, RegistryAccess
+from ..registry.reference import Reference
 
 __all__ = ["TRANSPORTS", "Destination", "parse_destination"]
 
-TRANSPORTS = ("docker-archive", "oci", "oci-archive")
+TRANSPORTS = ("docker-archive", "oci", "oci-archive", "docker")
 
 
 class Destination(Protocol):
     """An image on its way out: :meth:`begin`, :meth:`add` for every layer, then :meth:`finish`; :meth:`abort` instead
-    of any of them leaves nothing behind."""
+    of any of them leaves nothing behind.
+
+    Attributes:
+        waits: its sinks wait for others more than they work, so that more of them than cores may be at it.
+    """
+
+    waits: bool
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -26,6 +35,12 @@ class Destination(Protocol):
         """Prepare for these layers and say where the stored bytes of each shall go.
 
         ``local``: layers are made on this machine, so that several processes may write to one file.
+        """
+
+    def has(self, layer: LayerDescriptor) -> bool:
+        """Whether a layer whose digest is known is there, so that it need not be made: then it is only added.
+
+        Asked after :meth:`begin`, and answered without asking anybody else.
         """
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
@@ -38,25 +53,39 @@ class Destination(Protocol):
         """Remove what is half-made; after :meth:`finish` there is nothing to remove."""
 
 
-def parse_destination(text: str, default: ImageName = ImageName()) -> Destination:  # noqa: B008  frozen
-    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]`` and ``oci-archive:FILE[:TAG]``.
+def parse_destination(
+    text: str,
+    default: ImageName = ImageName(),  # noqa: B008  frozen
+    access: RegistryAccess = RegistryAccess(),  # noqa: B008
+    push: PushOptions = PushOptions(),  # noqa: B008
+) -> Destination:
+    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]`` and
+    ``docker://HOST[:PORT]/REPOSITORY[:TAG]``.
 
     Args:
         text: the destination; FILE may be ``-``, standard output.
         default: the image's name where the destination gives none.
+        access: how a registry is reached.
+        push: what a push to a registry may start from.
 
     Raises:
         DestinationError: it is none of them.
         ConfigError: the name in it is not one that registries take.
     """
+    transport, colon, rest = text.partition(":")
+    if transport == "docker" and rest.startswith("//"):
+        from .registry import Registry
+
+        reference = Reference.parse(text)
+        return Registry(replace(reference, tag=reference.tag or default.tag), access, push)
     from .archive import Archive
     from .oci_layout import OciLayout
 
-    transport, colon, rest = text.partition(":")
     path, _, name = rest.partition(":")
-    if transport not in TRANSPORTS or not colon or not path:
+    if transport not in TRANSPORTS or not colon or not path or transport == "docker":
         raise DestinationError(
-            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG] or oci-archive:FILE[:TAG]"
+            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] or "
+            "docker://HOST/REPOSITORY[:TAG]"
         )
     if transport == "oci":
         if path == "-":

@@ -34,6 +34,8 @@ _ANY_DIGEST = "sha256:" + "0" * 64  # a header is as long for any digest
 class Archive:
     """A docker archive or OCI archive, in a file or on standard output (``-``)."""
 
+    waits = False
+
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path
         self._name = name
@@ -76,6 +78,9 @@ class Archive:
             os.truncate(self._fd, self._tar.position)
             os.lseek(self._fd, self._tar.position, os.SEEK_SET)
             return sinks
+
+    def has(self, layer: LayerDescriptor) -> bool:
+        return False
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
         with self._errors():

@@ -26,6 +26,8 @@ _REF_NAME = "org.opencontainers.image.ref.name"
 class OciLayout:
     """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays."""
 
+    waits = False
+
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path
         self._name = name
@@ -55,6 +57,9 @@ class OciLayout:
                 self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._work, 0o700)
             return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
+
+    def has(self, layer: LayerDescriptor) -> bool:
+        return False
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
         assert self._work is not None

@@ -1,0 +1,1 @@
+"""Registries: references, credentials, the connection with its retries, pushing and pulling."""
