@@ -35,7 +35,7 @@ STAGES = [
     ["customisation"],
     ["destinations"],
     ["parallel"],
-    ["build", "stream"],
+    ["build", "index", "stream"],
     ["report"],
     ["cli"],
     ["__main__"],

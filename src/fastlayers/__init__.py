@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RegistryError,
     )
     from .image import Image, ImageName, Settings, read_config
+    from .index import PushedIndex, push_index
     from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
     from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
@@ -55,6 +56,7 @@ _HOMES = {
         "RegistryError",
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
+    "index": ("PushedIndex", "push_index"),
     "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
     "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
@@ -93,6 +95,7 @@ __all__ = [
     "Popularity",
     "Profile",
     "PushOptions",
+    "PushedIndex",
     "Reference",
     "RegistryAccess",
     "RegistryError",
@@ -104,6 +107,7 @@ __all__ = [
     "parse_destination",
     "plan_layers",
     "plan_pipeline",
+    "push_index",
     "read_base",
     "read_closure",
     "read_config",

@@ -8,7 +8,7 @@ import pickle
 import random
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,24 +44,7 @@ SECRET = "hunter2-in-secret"
 LAYERS = len(NODES)
 
 
-@pytest.fixture
-def registry() -> Iterator[FakeRegistry]:
-    server = FakeRegistry()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def other() -> Iterator[FakeRegistry]:
-    server = FakeRegistry()
-    yield server
-    server.close()
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for nobody long."""
-    monkeypatch.setattr(transport, "FIRST_WAIT", 0.001)
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

@@ -22,9 +22,9 @@ from ..registry.repository import MANIFESTS, MissingBlobs, Repository
 from ..registry.sink import RegistrySink
 from ..registry.upload import Holdings, background, upload_blob
 
-__all__ = ["Registry", "push_blob"]
+__all__ = ["Registry", "check_blobs", "push_blob", "push_blobs"]
 
-_UPLOADS = 4  # layers of a base image that go up at once
+_UPLOADS = 4  # blobs of other images that go up at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,7 @@ class Registry:
         self._layers, self._codec, self._blobs = layers, codec, base
         holdings = self._holdings = self._previous.holdings
         session = self._repository.connection.share()
-        slots = threading.BoundedSemaphore(_UPLOADS)
-        for blob in {blob.digest: blob for blob in base if blob.digest not in holdings.present}.values():
-            self._base.append(background(partial(self._push_base, blob, slots)))
+        self._base = push_blobs(self._repository, holdings, base, self._stopped)
         # What is as large as a layer that was there before is probably that layer; a mount needs the digest too.
         sizes_before = [each.get("size") for each in self.previous] if codec.name == "none" else []
         return [
@@ -91,15 +89,11 @@ class Registry:
         return layer.digest in self._holdings.present
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
-        for future in self._base:  # one that has failed ends the work now
-            if future.done():
-                future.result()
+        check_blobs(self._base)  # one that has failed ends the work now
 
     def finish(self, image: Image) -> None:
         wait(self._base, return_when=FIRST_EXCEPTION)
-        for future in self._base:
-            if future.done():
-                future.result()
+        check_blobs(self._base)
         if self._previous.tagged == image.manifest_digest:
             return
         try:
@@ -149,10 +143,6 @@ class Registry:
         holdings = Holdings(present, elsewhere, self._options.mount_from)
         return _Previous(holdings, layers, top.digest if start == own else None)
 
-    def _push_base(self, blob: Blob, slots: threading.BoundedSemaphore) -> None:
-        with slots:
-            push_blob(self._repository, self._holdings, blob, self._stopped)
-
     def _put(self, image: Image) -> None:
         digest, size = image.config_digest, len(image.config)
         put = partial(self._repository.put, digest=digest, size=size, body=image.config)
@@ -166,6 +156,27 @@ class Registry:
         session = self._repository.connection.share()
         for measured, layer in zip(self._layers, image.layers, strict=True):
             make_layer(LayerTask(measured.recipe, self._codec, (RegistrySink(session, self._holdings),), known=layer))
+
+
+def push_blobs(
+    repository: Repository, holdings: Holdings, blobs: Sequence[Blob], stopped: threading.Event
+) -> list[Future[None]]:
+    """Begin to bring blobs of other images to a repository, a few at once, until ``stopped`` is set."""
+    slots = threading.BoundedSemaphore(_UPLOADS)
+
+    def push(blob: Blob) -> None:
+        with slots:
+            push_blob(repository, holdings, blob, stopped)
+
+    missing = {blob.digest: blob for blob in blobs if blob.digest not in holdings.present}
+    return [background(partial(push, blob)) for blob in missing.values()]
+
+
+def check_blobs(pushes: Sequence[Future[None]]) -> None:
+    """Raise what has failed of :func:`push_blobs`, if anything."""
+    for push in pushes:
+        if push.done():
+            push.result()
 
 
 def push_blob(repository: Repository, holdings: Holdings, blob: Blob, stopped: threading.Event) -> None:

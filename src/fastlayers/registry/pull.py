@@ -75,9 +75,11 @@ def read_small_blob(repository: Repository, descriptor: dict[str, Any]) -> bytes
     digest, size = str(descriptor["digest"]), int(descriptor["size"])
     if not 0 <= size <= _LARGEST:
         raise ImageError(f"{repository.reference}: {digest}: {size} bytes of config")
+    data = b""
     with BlobReader(repository, digest) as reader:
-        data = reader.read(size + 1)
-    if data is None or sha256(data) != digest:
+        while len(data) <= size and (more := reader.read(size + 1 - len(data))):
+            data += more
+    if sha256(data) != digest:
         raise ImageError(f"{repository.reference}: its bytes are not those of {digest}")
     return data
 
@@ -104,7 +106,7 @@ class BlobReader(io.RawIOBase):
                 if self._stream is None:
                     self._reopen()
                 assert self._stream is not None
-                data = self._stream.read(view.nbytes)
+                data = self._stream.read1(view.nbytes)  # what is there; read() would lose it when the rest does not come
             except HTTPError as error:
                 self._drop()
                 trouble = as_error(f"{self._repository.reference.name}: blob {self._digest}", error)
