@@ -224,9 +224,7 @@ def build_image(
     )
 
 
-def _measure(
-    recipes: Sequence[LayerRecipe], known: Sequence[LayerDescriptor | None], jobs: int
-) -> list[MeasuredLayer]:
+def _measure(recipes: Sequence[LayerRecipe], known: Sequence[LayerDescriptor | None], jobs: int) -> list[MeasuredLayer]:
     """Look at the entries of all layers but those that are known."""
     unknown = iter(measure_all([recipe for recipe, layer in zip(recipes, known, strict=True) if layer is None], jobs))
     return [
@@ -290,6 +288,8 @@ def _make(
                     f"the layer from {items[0].owner} to {items[-1].owner}: its files changed while the image was built"
                 )
             yield index, layer
+
+
 def _check_plan(layer_plan: LayerPlan, closure: Closure, room: int, max_layers: int) -> None:
     layer_plan.check(closure)
     if len(layer_plan.layers) > room:

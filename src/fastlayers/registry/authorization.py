@@ -21,7 +21,7 @@ __all__ = ["Authorization", "Challenge"]
 
 _SHORTEST = 60.0  # seconds that a token is good for where its server does not say, as the protocol has it
 _PARAMETER = re.compile(r'\s*,?\s*([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
-_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?=\s|$)")
+_SCHEME = re.compile(r"\s*,?\s*([A-Za-z]+)(?=[\s,]|$)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ class BlobReader(io.RawIOBase):
                 if self._stream is None:
                     self._reopen()
                 assert self._stream is not None
-                data = self._stream.read1(view.nbytes)  # what is there; read() would lose it when the rest does not come
+                data = self._stream.read1(
+                    view.nbytes
+                )  # what is there; read() would lose it when the rest does not come
             except HTTPError as error:
                 self._drop()
                 trouble = as_error(f"{self._repository.reference.name}: blob {self._digest}", error)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError, SSLError
+from urllib3.exceptions import HTTPError, InsecureRequestWarning, NewConnectionError, ProxyError, SSLError
 
 from ..errors import RegistryError
 from .access import RegistryAccess, is_local
@@ -101,6 +101,8 @@ class Transport:
     def __init__(self, host: str, access: RegistryAccess) -> None:
         self._host = host
         self._access = access
+        if not access.tls_verify:  # who says so need not be told
+            urllib3.disable_warnings(InsecureRequestWarning)
         self._managers: dict[tuple[str, str | None], urllib3.PoolManager] = {}
         self._lock = threading.Lock()
 
@@ -218,7 +220,7 @@ def as_error(place: str, error: HTTPError) -> RegistryError:
         cause = cause.args[-1]
     if isinstance(cause, ssl.SSLCertVerificationError):
         return RegistryError(f"{place}: its certificate is not trusted: {cause.verify_message}")
-    kind = NoConnection if isinstance(error, SSLError | NewConnectionError) else Trouble
+    kind = NoConnection if isinstance(error, SSLError | NewConnectionError | ProxyError) else Trouble
     if isinstance(cause, OSError) and cause.strerror:
         return kind(f"{place}: {cause.strerror}")
     text = str(cause).rpartition("): ")[2] if isinstance(cause, HTTPError) else str(cause)
