@@ -52,6 +52,7 @@ class BuildResult:
         image: configuration and manifest.
         plan: the plan that was used.
         layers: bottom first, without the base image's.
+        sent: bytes of layers that went to registries; None where no destination is one.
         seconds: time that it took.
     """
 
@@ -59,6 +60,7 @@ class BuildResult:
     plan: LayerPlan
     layers: tuple[BuiltLayer, ...]
     seconds: float
+    sent: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, for JSON."""
@@ -79,6 +81,7 @@ class BuildResult:
                     "codec": layer.descriptor.codec,
                     "entries": layer.descriptor.entries,
                     "seconds": round(layer.descriptor.seconds, 4),
+                    "sent": layer.descriptor.sent,
                 }
                 for layer in self.layers
             ],
@@ -221,6 +224,7 @@ def build_image(
         layer_plan,
         tuple(BuiltLayer(kind, paths, layer) for layer, kind, paths in described),
         time.perf_counter() - start,
+        sum(layer.sent for layer in layers) if waits else None,
     )
 
 

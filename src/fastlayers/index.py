@@ -120,18 +120,18 @@ class _InLayout:
         return self._checked(descriptor["digest"])
 
     def blob(self, descriptor: Mapping[str, Any]) -> Blob:
-        path = self._path(descriptor["digest"])
+        path = os.path.join(self.name, self._path(descriptor["digest"]))
         return Blob(descriptor["digest"], descriptor["size"], "", "", lambda: open(path, "rb"), path)
 
     def _path(self, digest: str) -> str:
         if not DIGEST.fullmatch(digest):
             raise ImageError(f"{self.name}: {digest}: not a digest that is understood")
-        return os.path.join(self.name, "blobs", *digest.split(":"))
+        return os.path.join("blobs", *digest.split(":"))
 
     def _checked(self, digest: str) -> bytes:
         data = self._read(self._path(digest))
         if "sha256:" + hashlib.sha256(data).hexdigest() != digest:
-            raise ImageError(f"{self._path(digest)}: its bytes are not those of the digest")
+            raise ImageError(f"{self.name}/{self._path(digest)}: its bytes are not those of the digest")
         return data
 
     def _read(self, name: str) -> bytes:

@@ -173,5 +173,6 @@ def print_build(result: BuildResult, file: TextIO) -> None:
         ("time", "right"),
     ]
     digests = f"image ID {result.image.config_digest}\nmanifest {result.image.manifest_digest}"
-    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}, {result.seconds:.2f} s"
+    sent = "" if result.sent is None else f"{_megabytes(result.sent)} sent, "
+    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}, {sent}{result.seconds:.2f} s"
     _table(title, columns, rows, file)

@@ -20,20 +20,25 @@ from .options import (
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
+from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ..base import BaseImage
     from ..closure import Closure
     from ..compression import Codec
     from ..destinations import Destination
+    from ..image import Settings
+    from ..registry.access import RegistryAccess
 
 __all__ = ["define", "run"]
 
 _ARCHIVES = ("docker-archive:", "oci-archive:")
-_TRANSPORTS = (*_ARCHIVES, "oci:")
+_REGISTRY = "docker://"
+_TRANSPORTS = (*_ARCHIVES, "oci:", _REGISTRY)
 
 
 def define(parser: Parser) -> None:
@@ -45,6 +50,7 @@ Destinations (several are fine):
   docker-archive:FILE[:NAME:TAG]   for docker load, podman load, ctr, skopeo
   oci-archive:FILE[:TAG]           the same archive, named as OCI names it
   oci:DIR[:TAG]                    an OCI layout
+  docker://HOST[:PORT]/REPO[:TAG]  a registry
 FILE may be -, standard output.
 
 Examples:
@@ -53,6 +59,7 @@ Examples:
   fastlayers build venv:.venv --to docker-archive:-:app:1 \\
     --cmd 'python -m app' | docker load
   fastlayers build nix:./result --to oci:image:v1 --compress zstd
+  fastlayers build nix:./result --to docker://registry.example.org/app:1
 """
     add_sources(parser)
     to = parser.add_argument(
@@ -72,11 +79,13 @@ Examples:
         "--from",
         dest="base",
         metavar="IMAGE",
-        help="Build on docker-archive:FILE, oci:DIR[:TAG] or oci-archive:FILE.",
+        help="Build on docker-archive:FILE, oci:DIR[:TAG], oci-archive:FILE or docker://HOST/REPO[:TAG].",
     )
     complete(base, complete_words(*_TRANSPORTS))
     compress = parser.add_argument(
-        "--compress", default="none", metavar="CODEC", help="none, gzip[:0-3] or zstd[:1-19]. [default: %(default)s]"
+        "--compress",
+        metavar="CODEC",
+        help="none, gzip[:0-3] or zstd[:1-19]. [default: gzip for registries, else none]",
     )
     complete(compress, complete_words("none", "gzip", "zstd"))
     add_settings(parser)
@@ -93,6 +102,8 @@ Examples:
     parser.add_argument("--gid", type=int, default=0, metavar="N", help="Group of all files. [default: %(default)s]")
     parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
     parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
+    add_access(parser)
+    add_push(parser)
     add_verify_store(parser)
     add_jobs(parser)
     add_quiet(parser, "No progress, no table.")
@@ -101,7 +112,7 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Build the image."""
-    from ..base import parse_reference, read_base
+    from ..base import parse_reference
     from ..build import build_image
     from ..customisation import named_store_paths
     from ..layer import Profile
@@ -121,13 +132,15 @@ def run(options: argparse.Namespace) -> None:
     check_planning(options, "plan", "pipeline", "strategy")
     if options.base:
         checked("--from", parse_reference, options.base)
-    targets = _destinations(options)
-    codec = _codec(options.compress)
+    access = read_access(options)
+    registries = _registries(options)
+    targets = _destinations(options, access)
+    codec = _codec(options.compress or ("gzip" if registries else "none"))
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
-    base = read_base(options.base) if options.base else None
+    base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
@@ -185,14 +198,46 @@ def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:
     return unite(found)
 
 
-def _destinations(options: argparse.Namespace) -> list[Destination]:
+def _host(reference: str) -> str:
+    from ..registry.reference import Reference
+
+    return Reference.parse(reference).host
+
+
+def _registries(options: argparse.Namespace) -> set[str]:
+    """The hosts that are pushed to."""
+    hosts = {checked("--to", _host, text) for text in options.destinations if text.startswith(_REGISTRY)}
+    for name in ("creds", "push_base", "mount_from"):
+        if getattr(options, name) is not None and not hosts:
+            raise UsageError(f"--{name.replace('_', '-')} is for a destination {_REGISTRY}...")
+    if options.creds is not None and len(hosts) > 1:
+        raise UsageError(f"--creds is for one registry, not for {' and '.join(sorted(hosts))}: use --authfile")
+    return hosts
+
+
+def _base(
+    options: argparse.Namespace, access: RegistryAccess, registries: set[str], settings: Settings
+) -> BaseImage | None:
+    from dataclasses import replace
+
+    from ..base import read_base
+
+    if not options.base:
+        return None
+    if not (options.base.startswith(_REGISTRY) and _host(options.base) in registries):
+        access = replace(access, credentials=None)  # --creds are for the registry that is pushed to, and no other
+    return read_base(options.base, access, architecture=settings.architecture, variant=settings.variant)
+
+
+def _destinations(options: argparse.Namespace, access: RegistryAccess) -> list[Destination]:
     from ..destinations import parse_destination
     from ..image import ImageName
 
     name = checked("--name", ImageName.parse, options.name) if options.name else ImageName()
     if options.tag:
         name = checked("--tag", ImageName, name.repository, options.tag)
-    return [checked("--to", parse_destination, text, name) for text in options.destinations]
+    push = read_push(options)
+    return [checked("--to", parse_destination, text, name, access, push) for text in options.destinations]
 
 
 def _codec(compress: str) -> Codec:

@@ -22,6 +22,7 @@ __all__ = ["COMMANDS", "command_parser", "load", "run", "top_parser"]
 COMMANDS = {
     "build": "Build an image of a closure.",
     "closure": "Print a closure's paths, sorted.",
+    "index": "Join images of several platforms under one tag.",
     "plan": "Show which paths go into which layer.",
     "popularity": "Print a closure's paths, the most popular first.",
     "stream": "Write the archive that nixpkgs' streamLayeredImage writes.",
@@ -47,6 +48,7 @@ Exit statuses:
       Nix registered
   7   a base image cannot be read, or is not whole
   8   a destination cannot be written
+  9   a registry cannot be reached, or refuses
   130 interrupted (143: terminated)
 """
 
