@@ -16,6 +16,7 @@
   rich,
   scipy,
   setuptools,
+  urllib3,
 }:
 
 buildPythonPackage {
@@ -51,6 +52,7 @@ buildPythonPackage {
     pyelftools
     rich
     scipy
+    urllib3
   ]
   ++ lib.optional (pythonOlder "3.14") backports-zstd;
 

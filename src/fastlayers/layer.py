@@ -216,7 +216,7 @@ class LayerTask:
 
     def __reduce__(self) -> tuple[type[LayerTask], tuple[object, ...]]:
         recipe = self.recipe if self.table is None else replace(self.recipe, contents=())
-        return LayerTask, (recipe, self.codec, self.sinks, self.threads, self.table, self.nar_hashes)
+        return LayerTask, (recipe, self.codec, self.sinks, self.threads, self.table, self.nar_hashes, self.known)
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:

@@ -6,12 +6,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fake_registry import FakeRegistry, Reply, basic
+from fake_registry import FakeRegistry, Reply, Seen, basic
 from stores import make_store
 
 SECRET = "hunter2-in-secret"
@@ -84,7 +85,7 @@ def test_credentials(folder: Path, registry: FakeRegistry) -> None:
     closed(registry)
     place = ("--to", f"docker://{registry.host}/lab/app:1")
     failed = fastlayers(*BUILD, *place, status=9)
-    assert failed.stderr == f"fastlayers: {registry.host}/lab/app: manifest 1: 401 Unauthorized: UNAUTHORIZED\n"
+    assert failed.stderr == f"fastlayers: {registry.host}: asks for credentials, and none were found\n"
     fastlayers(*BUILD, *place, "--creds", f"wrong:{SECRET}", status=9)
     fastlayers(*BUILD, *place, "--creds", f"user:{SECRET}")
     entry = {"username": "user", "password": SECRET}
@@ -176,3 +177,44 @@ def test_nothing_is_logged(folder: Path, registry: FakeRegistry) -> None:
     )
     assert SECRET not in done.stdout + done.stderr and basic("user", SECRET) not in done.stderr
     assert "urllib3" in done.stderr  # it did log
+
+
+@pytest.mark.parametrize("where", ["GET", "HEAD", "POST", "PUT", "manifest", "base"])
+def test_a_registry_that_hangs_holds_nobody(
+    where: str, folder: Path, registry: FakeRegistry, other: FakeRegistry
+) -> None:
+    """A signal ends the build at once, wherever it waits."""
+    hang, reached = threading.Event(), threading.Event()
+
+    def wait(seen: Seen) -> None:
+        hit = (
+            seen.path.endswith("/manifests/1") and seen.method == "PUT" if where == "manifest" else seen.method == where
+        )
+        if hit:
+            reached.set()
+            hang.wait(120)
+
+    def wait_for_layer(seen: Seen) -> None:
+        if layer in seen.path:
+            reached.set()
+            hang.wait(120)
+
+    arguments = [*BUILD, "--to", f"docker://{registry.host}/lab/app:1"]
+    if where == "base":
+        fastlayers(*BUILD, "--to", f"docker://{other.host}/os/base:1")
+        layer = other.image("os/base", "1")[0]["layers"][0]["digest"]
+        other.interfere = wait_for_layer
+        arguments += ["--from", f"docker://{other.host}/os/base:1"]
+    else:
+        registry.interfere = wait
+    command = [sys.executable, "-m", "fastlayers", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as building:
+        try:
+            assert reached.wait(60)
+            building.terminate()
+            _, printed = building.communicate(timeout=60)
+        finally:
+            hang.set()
+            building.kill()
+    assert (building.returncode, printed) == (143, "fastlayers: terminated\n")
+    assert ("lab/app", "1") not in registry.manifests or where == "manifest"

@@ -18,7 +18,7 @@ from ..registry.access import PushOptions, RegistryAccess
 from ..registry.platforms import default_architecture
 from ..registry.pull import choose_manifest, open_repository
 from ..registry.reference import Reference
-from ..registry.repository import MANIFESTS, MissingBlobs, Repository
+from ..registry.repository import MANIFESTS, Denied, MissingBlobs, Repository
 from ..registry.sink import RegistrySink
 from ..registry.upload import Holdings, background, upload_blob
 
@@ -118,7 +118,12 @@ class Registry:
             if start.host != own.host:
                 access = replace(access, credentials=None)
             repository = open_repository(start, access, push=False)
-        top = repository.manifest(start.digest or start.tag or "latest")
+        try:
+            top = repository.manifest(start.digest or start.tag or "latest")
+        except Denied:
+            if self._options.base is not None:
+                raise
+            top = None  # whether we may push, the registry says when we do
         if top is None:
             if self._options.base is not None:
                 raise DestinationError(f"{start}: there is no such image to start from")

@@ -131,7 +131,7 @@ class Authorization:
     def _basic(self) -> str:
         who = self.credentials
         if who is None:
-            raise RegistryError(f"{self._reference.host}: asks for credentials, and there are none for it")
+            raise RegistryError(f"{self._reference.host}: asks for credentials, and none were found")
         return "Basic " + base64.b64encode(f"{who.username}:{who.password}".encode()).decode()
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> tuple[str, float]:

@@ -175,7 +175,10 @@ class Connection:
 
     def denied(self, what: str, answer: Answer) -> RegistryError:
         """The error for an answer that was not hoped for."""
-        return self.error(what, f"{answer.status} {said(answer.status, answer.data)}")
+        reason = f"{answer.status} {said(answer.status, answer.data)}"
+        if answer.status == 401 and self._authorization.credentials is None:
+            reason += f" (no credentials for {self.reference.host} were found)"
+        return self.error(what, reason)
 
     def error(self, what: str, reason: str) -> RegistryError:
         """An error that names the repository."""

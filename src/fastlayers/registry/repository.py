@@ -16,7 +16,7 @@ from .connection import Answer, Connection, Request
 from .reference import DIGEST
 from .transport import Body, Trouble
 
-__all__ = ["INDEXES", "MANIFESTS", "Manifest", "MissingBlobs", "Repository"]
+__all__ = ["INDEXES", "MANIFESTS", "Denied", "Manifest", "MissingBlobs", "Repository"]
 
 MANIFESTS = ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 INDEXES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
@@ -45,6 +45,10 @@ class Manifest:
         return self.media_type in INDEXES or "manifests" in self.document
 
 
+class Denied(RegistryError):
+    """We may not see what was asked for; for some registries that is what is not there."""
+
+
 class MissingBlobs(RegistryError):
     """A manifest was refused: blobs that it names are not there."""
 
@@ -62,6 +66,7 @@ class Repository:
         """The manifest with a tag or digest, None if there is none.
 
         Raises:
+            Denied: we may not see it.
             RegistryError: it cannot be had, or its bytes are not those of its digest.
         """
         what = f"manifest {reference}"
@@ -69,6 +74,8 @@ class Repository:
         answer = self.connection.request(Request(what, "GET", self._manifest_url(reference), self._scope, headers))
         if answer.status == 404:
             return None
+        if answer.status in (401, 403):
+            raise Denied(str(self.connection.denied(what, answer)))
         if answer.status != 200:
             raise self.connection.denied(what, answer)
         digest = sha256(answer.data)
@@ -102,14 +109,14 @@ class Repository:
         self._check_digest(what, answer, sha256(data))
 
     def has_blob(self, digest: str) -> bool:
-        """Whether a blob is there.
+        """Whether a blob is there, as far as we may see.
 
         Raises:
             RegistryError: the registry does not say.
         """
         what = f"blob {digest}"
         answer = self.connection.request(Request(what, "HEAD", self._blob_url(digest), self._scope))
-        if answer.status not in (200, 404):
+        if answer.status not in (200, 401, 403, 404):
             raise self.connection.denied(what, answer)
         return answer.status == 200
 
@@ -135,7 +142,7 @@ class Repository:
         """
         what = f"blob {digest}" if digest else "a blob"
         url = f"/v2/{self.reference.repository}/blobs/uploads/"
-        if digest and source:
+        if digest and source and source != self.reference.repository:
             scopes = tuple(sorted({*self._scope, f"repository:{source}:pull"}))
             query = urlencode({"mount": digest, "from": source})
             mount = Request(f"{what} from {source}", "POST", f"{url}?{query}", scopes)

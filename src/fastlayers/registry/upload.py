@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _POLL = 0.1  # seconds between looks at whether the work shall end
 _AHEAD = 2 << 20  # bytes that may be made before they are sent
-_FAREWELL = 3.0  # seconds that giving up may take
+_FAREWELL = 2.0  # seconds that giving up may take
 _REDIRECTS = 3
 _SECOND_CHANCES = 2  # where a registry has lost the upload, or got other bytes than were sent
 
@@ -121,6 +121,7 @@ class Stream:
         with self._changed:
             self._given_up = True
             self._changed.notify_all()
+        wait([self._answer], timeout=_FAREWELL)
 
     def _send(self, send: Callable[[Iterable[bytes]], Answer]) -> Answer:
         try:

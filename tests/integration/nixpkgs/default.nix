@@ -174,6 +174,7 @@ let
             "rich"
             "scipy"
             "setuptools"
+            "urllib3"
           ] (name: name)
           // {
             inherit buildPythonPackage;
