@@ -31,6 +31,7 @@ __all__ = [
     "Bench",
     "csr",
     "graph_document",
+    "link_trees",
     "made_references",
     "made_text",
     "missing",
@@ -238,6 +239,16 @@ def small_tree(root: Path, paths: int, folders: int) -> list[str]:
                 os.write(fd, b"x" * (m * 7 % 900))
                 os.close(fd)
     return names
+
+
+def link_trees(root: Path, trees: int) -> None:
+    """Store paths tree-0, tree-1, ... below root, with 100,000 symlinks in all, in directories of the same names."""
+    for tree in range(trees):
+        for k in range(100):
+            folder = f"{root}/nix/store/tree-{tree}/share/directory-{k}"
+            os.makedirs(folder)
+            for m in range(1000 * tree // trees, 1000 * (tree + 1) // trees):
+                os.symlink(f"/nix/store/package-{k}/share/file-{m}", f"{folder}/file-{m}")
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

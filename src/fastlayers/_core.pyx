@@ -342,12 +342,14 @@ cdef bytes _xattr_records(xattrs):
     """Pax records of pairs of name and value, sorted by name."""
     cdef bytes key, data, records = b""
     cdef bytearray room
+    cdef size_t length
     for key, data in sorted((b"SCHILY.xattr." + _c_string(name), value) for name, value in xattrs):
         if b"=" in key:
             raise ValueError(f"{key!r}: a name of an extended attribute with = in it")
-        room = bytearray(fl_record_length(len(key), len(data)) + 1)  # and a zero of the formatting
+        length = fl_record_length(len(key), len(data))
+        room = bytearray(length + 1)  # and a zero of the formatting
         fl_put_record(<char *> room, key, data, len(data))
-        records += room[:-1]
+        records += room[:length]
     return records
 
 
