@@ -74,7 +74,9 @@ def test_other_places_of_the_folders(home: Path, monkeypatch: pytest.MonkeyPatch
     assert find() == ("a", "xdg")
 
 
-def test_a_named_file_has_to_be_there(home: Path) -> None:
+def test_a_named_file_has_to_be_there(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(home / "not-yet.json"))
+    assert find() is None
     with pytest.raises(RegistryError, match=r"absent\.json: no such file of credentials"):
         find(authfile=str(home / "absent.json"))
 

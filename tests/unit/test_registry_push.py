@@ -322,7 +322,7 @@ def test_a_token_that_is_never_good(store: Path, registry: FakeRegistry) -> None
     with pytest.raises(RegistryError, match="401 Unauthorized: UNAUTHORIZED") as caught:
         push(store, registry)
     one_line(caught)
-    assert len(server.asked) <= 10
+    assert len(server.asked) < 20  # a few for each of the layers
 
 
 WHO = Credentials("user", SECRET)

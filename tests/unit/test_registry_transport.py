@@ -154,9 +154,13 @@ def test_nobody_is_there(registry: FakeRegistry) -> None:
         ask("127.0.0.1:1")
 
 
-def test_a_name_that_nobody_has() -> None:
-    with pytest.raises(Trouble, match=r"absent\.invalid/app: manifest 1: "):
-        ask("absent.invalid")
+def test_a_name_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    with pytest.raises(Trouble, match=r"absent\.example\.org/app: manifest 1: Name or service not known"):
+        ask("absent.example.org")
 
 
 # Proxies

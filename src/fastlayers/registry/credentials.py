@@ -53,7 +53,7 @@ def _files(access: RegistryAccess) -> Iterator[tuple[str, bool, bool]]:
     """The files in their order; whether one must be there, and whether it is of the oldest form: entries alone."""
     named = access.authfile or os.environ.get("REGISTRY_AUTH_FILE")
     if named:
-        yield named, True, False
+        yield named, access.authfile is not None, False  # the variable may name a file that a login will make
         return
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
