@@ -161,7 +161,7 @@ def build_image(
         layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
-        _check_excluded(named, closure.paths if customisation.nix_db else (), layer_plan)
+        _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
@@ -347,18 +347,10 @@ def _full_config(closure: Closure, config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "Env": merge_env(needed, config.get("Env") or ())}
 
 
-def _check_store_paths(
-    named: Sequence[str], known: Container[str], otherwise: str, where: str = "the configuration or the contents"
-) -> None:
+def _check_store_paths(named: Sequence[str], known: Container[str], otherwise: str) -> None:
     missing = [path for path in named if path not in known]
     if missing:
-        raise ConfigError(f"{', '.join(missing)}: named in {where}, but {otherwise}")
-
-
-def _check_excluded(named: Sequence[str], registered: Sequence[str], plan: LayerPlan) -> None:
-    planned = set(chain.from_iterable(plan.layers))
-    _check_store_paths(named, planned, "excluded")
-    _check_store_paths(registered, planned, "excluded", "the Nix database")
+        raise ConfigError(f"{', '.join(missing)}: named in the configuration or the contents, but {otherwise}")
 
 
 def _tar_profile(xattrs: bool) -> str:

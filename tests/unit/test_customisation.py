@@ -301,8 +301,6 @@ def test_a_nix_database_needs_a_store(store: Path) -> None:
     with pytest.raises(ConfigError, match=f"^{APP}: a Nix database needs its NAR hash"):
         build(customisation=custom)
     write_json(store / "hashed.json", [{**node, "narHash": f"sha256:{'0' * 64}"} for node in NODES])
-    with pytest.raises(ConfigError, match=f"^{BASE}: named in the Nix database, but excluded$"):
-        build(customisation=custom, closure=read_closure("hashed.json"), exclude=[BASE])
     found = build(customisation=custom, closure=read_closure("hashed.json"))
     assert found["/nix/var/nix/db/db.sqlite"].mode == 0o644
     assert found[f"/nix/var/nix/gcroots/fastlayers/{os.path.basename(APP)}"].linkname == APP
