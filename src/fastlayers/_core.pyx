@@ -33,6 +33,21 @@ cdef extern from "_graph.h" nogil:
                          int64_t limbs, const uint64_t *paths, uint64_t *counts) noexcept
 
 
+cdef extern from "_partition.h" nogil:
+    cdef enum partition_status:
+        PARTITION_OK
+        PARTITION_NO_MEMORY
+
+    cdef struct c_partition "partition":
+        int64_t n, words, heavy, heavy_weight, light_weight, joined, least, most
+        const int64_t *sizes
+        const int64_t *counts
+        const uint64_t *sets
+
+    int partition_merge(const c_partition *items, int64_t limit, int32_t *groups, int64_t *left) noexcept
+    int partition_move(const c_partition *items, int64_t free_groups, int64_t passes, int32_t *groups) noexcept
+
+
 cdef extern from "_names.h" nogil:
     cdef enum names_status:
         NAMES_OK
@@ -225,6 +240,75 @@ def popularity(
     with nogil:
         status = graph_popularity(n, pointers, columns, ordered, limbs, weights, out)
     _raise_graph_status(status)
+
+
+def partition(
+    const int64_t[::1] sizes,
+    const int64_t[::1] counts,
+    const uint64_t[:, ::1] sets,
+    int32_t[::1] groups,
+    int64_t limit,
+    *,
+    int64_t heavy_words,
+    int64_t heavy,
+    int64_t light,
+    int64_t joined,
+    int64_t least=0,
+    int64_t most=0,
+    int64_t passes=0,
+):
+    """Distribute items over groups at little cost: a group's size, times the weight of the union of its members' events.
+
+    The two groups that are cheapest to merge are merged until there are ``limit``; then items are moved to where they
+    cost least, one by one in their order. Where two choices cost the same, the lowest numbers decide.
+
+    Args:
+        sizes: int64, shape (n,), each at least 0.
+        counts: int64, shape (n,). How many members an item stands for.
+        sets: uint64, shape (n, words). The events of each item, a bit each.
+        groups: int32, shape (n,), written: each item's group, by the number of the first item in it.
+        limit: how many groups there may be, at least 1.
+        heavy_words: events in so many words of a set weigh ``heavy``, those in the others ``light``.
+        joined: weight that a group of more than one member has besides.
+        least: groups that are smaller are merged further; 0 for none.
+        most: groups that would be larger are not made; 0 for none.
+        passes: how often each item may move.
+
+    Returns:
+        How many groups there are before any item moves; more than ``limit`` where ``most`` leaves no other way.
+
+    Raises:
+        ValueError: the shapes do not fit, or the sum of all sizes times the greatest weight is not below 2^62.
+        MemoryError: 512 bytes a word of each group, or a second copy of the sets, cannot be had.
+    """
+    cdef int64_t n = sizes.shape[0], words = sets.shape[1], left = 0, total = 0, i
+    cdef int status
+    cdef c_partition items
+    if n > 0x7fffffff or counts.shape[0] != n or sets.shape[0] != n or groups.shape[0] != n:
+        raise ValueError("sizes, counts, sets and groups must have the same length, below 2^31")
+    if limit < 1 or not 0 <= heavy_words <= words or min(heavy, light, joined) < 0:
+        raise ValueError("limit must be at least 1, heavy_words within the words, and weights not negative")
+    for i in range(n):
+        if sizes[i] < 0 or counts[i] < 1 or sizes[i] > (1 << 62) - total:
+            raise ValueError("sizes must not be negative and their sum below 2^62, counts at least 1")
+        total += sizes[i]
+    if int(total) * (64 * int(words) * max(heavy, light) + joined) >= 1 << 62:
+        raise ValueError("the sum of all sizes times the greatest weight must be below 2^62")
+    if n == 0:
+        return 0
+    items.n, items.words, items.heavy = n, words, heavy_words
+    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    items.least, items.most = least, most
+    items.sizes, items.counts = &sizes[0], &counts[0]
+    items.sets = &sets[0, 0] if words else NULL
+    cdef int32_t *out = &groups[0]
+    with nogil:
+        status = partition_merge(&items, limit, out, &left)
+        if status == PARTITION_OK and passes > 0:
+            status = partition_move(&items, max(limit - left, <int64_t>0), passes, out)
+    if status == PARTITION_NO_MEMORY:
+        raise MemoryError("no memory to distribute items")
+    return left
 
 
 def resolve_names(const uint8_t[::1] names, list lists, int64_t[::1] lengths, int32_t[::1] positions):

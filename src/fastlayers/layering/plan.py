@@ -6,23 +6,47 @@ import json
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
-from . import auto, pipeline, popularity
+from . import auto, expected_cost, pipeline, popularity
+from .guidance import Guidance
 
-__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "plan_layers", "plan_pipeline", "read_plan"]
+__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "Strategy", "plan_layers", "plan_pipeline", "read_plan"]
 
-DEFAULT_STRATEGY = "popularity"
+DEFAULT_STRATEGY = "expected-cost"
 
-# A strategy's name stands for its layers for ever: what would change them gets another name.
-# It takes the closure, the most layers that there may be, and the paths that are to be in none.
-STRATEGIES: dict[str, tuple[int, Callable[[Closure, int, AbstractSet[str]], list[list[str]]]]] = {
-    "popularity": (popularity.VERSION, popularity.split),
-    "auto": (auto.VERSION, auto.split),
+
+class Strategy(NamedTuple):
+    """A way to distribute a closure's nodes over layers.
+
+    Its name stands for its layers for ever: what would change them gets another version.
+
+    Attributes:
+        version: the strategy's.
+        split: takes the closure, the most layers that there may be, the paths that are to be in none, and what guides
+            the plan; gives the layers, bottom first.
+        guided: whether it goes by more than the closure.
+    """
+
+    version: int
+    split: Callable[[Closure, int, AbstractSet[str], Guidance], list[list[str]]]
+    guided: bool = False
+
+
+def _by_closure_alone(
+    split: Callable[[Closure, int, AbstractSet[str]], list[list[str]]],
+) -> Callable[[Closure, int, AbstractSet[str], Guidance], list[list[str]]]:
+    return lambda closure, max_layers, excluded, guidance: split(closure, max_layers, excluded)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True),
+    "popularity": Strategy(popularity.VERSION, _by_closure_alone(popularity.split)),
+    "auto": Strategy(auto.VERSION, _by_closure_alone(auto.split)),
 }
 
 
@@ -37,6 +61,7 @@ class LayerPlan:
         sizes: bytes of each layer (of a Nix closure: NAR sizes), or None where a node's size is not known.
         max_layers: how many layers the strategy was allowed; None for a plan without a strategy.
         excluded: nodes of the closure that are in no layer, sorted.
+        guided: whether the strategy went by more than the closure: a plan before, earlier closures, rules, sizes.
     """
 
     layers: tuple[tuple[str, ...], ...]
@@ -44,6 +69,7 @@ class LayerPlan:
     sizes: tuple[int | None, ...] = ()
     max_layers: int | None = None
     excluded: tuple[str, ...] = ()
+    guided: bool = False
 
     def to_json(self) -> str:
         """The plan as a JSON object; :func:`read_plan` reads it back."""
@@ -53,6 +79,7 @@ class LayerPlan:
             "version": 1,
             "strategy": self.strategy,
             "max_layers": self.max_layers,
+            "guided": self.guided,
             "excluded": self.excluded,
             "layers": layers,
         }
@@ -88,7 +115,12 @@ class LayerPlan:
 
 
 def plan_layers(
-    closure: Closure, max_layers: int = 99, strategy: str | None = None, *, exclude: Iterable[str] = ()
+    closure: Closure,
+    max_layers: int = 99,
+    strategy: str | None = None,
+    *,
+    exclude: Iterable[str] = (),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
 ) -> LayerPlan:
     """Distribute a closure's nodes over at most ``max_layers`` layers.
 
@@ -97,9 +129,11 @@ def plan_layers(
         max_layers: at least 1.
         strategy: one of :data:`STRATEGIES`, or None for the default.
         exclude: names of nodes to put into no layer; what is not in the closure is ignored.
+        guidance: what the strategy goes by besides.
 
     Raises:
-        PlanError: there is no such strategy, no layer to put anything in, or the strategy goes by NAR sizes and one is
+        PlanError: there is no such strategy, it goes by the closure alone, the guidance cannot be followed, there is no
+            layer to put anything in, or the strategy goes by NAR sizes and one is
             not known.
     """
     name = strategy or DEFAULT_STRATEGY
@@ -107,10 +141,13 @@ def plan_layers(
         raise PlanError(f"no strategy {name}; there are: {', '.join(STRATEGIES)}")
     if max_layers < 1:
         raise PlanError(f"a plan needs at least one layer, not {max_layers}")
-    version, split = STRATEGIES[name]
+    version, split, guided = STRATEGIES[name]
+    if guidance.remembers and not guided:
+        raise PlanError(f"{name} goes by the closure alone: a plan before, a history, rules and sizes change nothing")
     excluded = _in_closure(exclude, closure)
-    layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded))))
-    return _sized(LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded), closure)
+    layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded), guidance)))
+    made = LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded, guided=guidance.remembers)
+    return _sized(made, closure)
 
 
 def plan_pipeline(closure: Closure, steps: pipeline.Pipeline, *, exclude: Iterable[str] = ()) -> LayerPlan:
@@ -141,12 +178,14 @@ def _sized(made: LayerPlan, closure: Closure) -> LayerPlan:
 
 
 def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
-    """Whether the strategy that a plan names gives this plan, or it was edited since."""
+    """Whether the strategy that a plan names gives this plan, or it was edited since; a guided one is believed."""
     name, _, version = (made.strategy or "").partition("/")
-    if name not in STRATEGIES or version != str(STRATEGIES[name][0]) or not made.layers:
+    if name not in STRATEGIES or version != str(STRATEGIES[name].version) or not made.layers:
         return False
-    layers = STRATEGIES[name][1](closure, made.max_layers or len(made.layers), frozenset(made.excluded))
-    return tuple(map(tuple, layers)) == made.layers
+    if made.guided:
+        return STRATEGIES[name].guided
+    split, limit = STRATEGIES[name].split, made.max_layers or len(made.layers)
+    return tuple(map(tuple, split(closure, limit, frozenset(made.excluded), Guidance()))) == made.layers
 
 
 class _Layer(msgspec.Struct):
@@ -159,6 +198,7 @@ class _Plan(msgspec.Struct):
     strategy: str | None = None
     max_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
     excluded: list[str] = []
+    guided: bool = False
 
 
 def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> LayerPlan:
@@ -178,7 +218,9 @@ def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> La
                 raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
             layers = tuple(tuple(layer.paths) for layer in parsed.layers)
             excluded = _in_closure([*parsed.excluded, *exclude], closure)
-            made = LayerPlan(layers, parsed.strategy, max_layers=parsed.max_layers, excluded=excluded)
+            made = LayerPlan(
+                layers, parsed.strategy, max_layers=parsed.max_layers, excluded=excluded, guided=parsed.guided
+            )
             made = made if _is_of_its_strategy(made, closure) else LayerPlan(layers, excluded=excluded)
         else:
             layers = tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]])))
