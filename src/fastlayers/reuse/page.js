@@ -248,7 +248,8 @@
       if (line && high >= 34 && fitted(second, wide) === second)
         texts.append(shape("text", { x: (x + 5).toFixed(1), y: (y + 28).toFixed(1), class: `cell on-${fill}` }, second));
     };
-    const items = layers.map((layer, order) => ({ order, layer, weight: weight(layer) }));
+    const inside = (layer) => layer[1].reduce((all, path) => all + Math.max(1, sizeOf(path)), 0);
+    const items = layers.map((layer, order) => ({ order, layer, weight: nested && layer[1].length ? inside(layer) : weight(layer) }));
     squarify(items, 0, 0, width, height, (item, x, y, wide, high) => {
       const { layer, order } = item;
       if (!nested || !layer[1].length) {
