@@ -140,11 +140,11 @@ def _name(path: str) -> str:
 
 def _holds(stack: LayerStack, layer: StackLayer) -> str:
     """The same for a column beside another one: the largest path, as far as sizes are known, and how many more."""
-    if not layer.paths:
-        return layer.label or "?"
-    largest = max(layer.paths, key=lambda path: stack.sizes.get(path, -1))
-    more = f" +{len(layer.paths) - 1}" if len(layer.paths) > 1 else ""
-    name = _name(largest)
+    if layer.paths:
+        name = _name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
+        more = f" +{len(layer.paths) - 1}" if len(layer.paths) > 1 else ""
+    else:
+        name, more = layer.label or "?", ""
     return name[: _HOLDS - len(more) - 1] + "…" + more if len(name) + len(more) > _HOLDS else name + more
 
 

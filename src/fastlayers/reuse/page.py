@@ -132,27 +132,41 @@ def _digest(text: str) -> str:
 
 
 def write_page(file: str, page: str) -> None:
-    """Write a page to a file, which is there whole or not at all.
+    """Write a page to a file, which is there whole or not at all; what a symlink leads to, never the symlink itself.
 
     Raises:
         DestinationError: it cannot be written.
     """
     data = page.encode()
-    partial = f"{file}.{secrets.token_hex(8)}.part"
+    partial = None
     try:
-        if os.path.exists(file) and not stat.S_ISREG(os.stat(file).st_mode):
-            with open(file, "wb") as output:  # a device or a pipe stays what it is
+        try:
+            mode = os.stat(file).st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+        target = os.path.realpath(file)
+        # What is no file, such as a pipe, is written to; so is one that has no name of its own, behind /dev/stdout.
+        if not stat.S_ISREG(mode) or (os.path.lexists(file) and not _same(file, target)):
+            with open(file, "wb") as output:
                 output.write(data)
             return
-        try:
-            with open(partial, "xb") as output:
-                output.write(data)
-                output.flush()
-                flush(output.fileno())
-            os.replace(partial, file)
-        except BaseException:
-            if os.path.exists(partial):
-                os.unlink(partial)
-            raise
+        folder, name = os.path.split(target)
+        partial = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.partial")
+        with open(partial, "xb") as output:
+            output.write(data)
+            output.flush()
+            flush(output.fileno())
+        os.replace(partial, target)
+        partial = None
     except OSError as error:
         raise DestinationError(f"{file}: {error.strerror}") from None
+    finally:
+        if partial is not None and os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return False

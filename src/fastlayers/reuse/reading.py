@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ def _image_layers(
     manifest: Mapping[str, Any], config: Mapping[str, Any], plan: Sequence[Sequence[str]]
 ) -> tuple[StackLayer, ...]:
     history = [entry for entry in config.get("history") or () if not entry.get("empty_layer")]
-    labels = [str(entry.get("comment") or entry.get("created_by") or "") for entry in history]
+    labels = [_label(str(entry.get("comment") or entry.get("created_by") or "")) for entry in history]
     if len(labels) != len(manifest["layers"]):
         labels = [""] * len(manifest["layers"])
     layers = []
@@ -128,6 +129,11 @@ def _image_layers(
         paths = tuple(plan[number]) if plan else ()
         layers.append(StackLayer(str(descriptor["digest"]), diff_id, int(descriptor["size"]), paths, labels[number]))
     return tuple(layers)
+
+
+def _label(text: str) -> str:
+    """A line of an image's history, with the names of store paths in place of the paths."""
+    return re.sub(r"/[^\s,]*/[0-9a-z]{32}-", "", " ".join(text.split()))
 
 
 def closure_of(stack: LayerStack, known: Sequence[Closure]) -> Closure:
