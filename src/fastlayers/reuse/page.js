@@ -77,10 +77,11 @@
       return items.length ? `${kind}: ${items.slice(0, 4).join(", ")}${more}` : kind;
     });
   }
+  const level = (changes, updates) => (updates === 1 ? 3 : Math.min(4, Math.ceil((4 * changes) / updates)));
   function volatility(path) {
     const updates = data.images.length - 1;
     const changes = changesOf(path);
-    return updates && changes ? Math.min(4, Math.ceil((4 * changes) / updates)) : 0;
+    return changes ? level(changes, updates) : 0;
   }
 
   // Selecting
@@ -93,10 +94,8 @@
   function mark(holder, id) {
     const list = holder.querySelector('[role="listbox"]');
     if (!list) return;
-    for (const old of list.querySelectorAll('[aria-selected="true"], .member')) {
-      old.setAttribute("aria-selected", "false");
-      old.classList.remove("member");
-    }
+    for (const old of list.querySelectorAll('[aria-selected="true"]')) old.setAttribute("aria-selected", "false");
+    for (const old of list.querySelectorAll(".outline")) old.remove();
     list.removeAttribute("aria-activedescendant");
     if (!chosen) return;
     const byPath = id === "map" && chosen.path !== undefined;
@@ -104,9 +103,21 @@
     if (option) {
       option.setAttribute("aria-selected", "true");
       list.setAttribute("aria-activedescendant", option.id);
-    } else if (id === "map") {
-      for (const member of list.querySelectorAll(`[data-layer="${chosen.layer}"]`)) member.classList.add("member");
+      outline(list, [option]);
+    } else {
+      outline(list, [...list.querySelectorAll(`[data-layer="${chosen.layer}"]`)]);
     }
+  }
+  /** Drawn over everything, since neighbours would cover the edge of a shape. */
+  function outline(svg, shapes) {
+    const boxes = shapes.map((one) => one.getBBox());
+    if (!boxes.length) return;
+    const x = Math.min(...boxes.map((box) => box.x)) - 1;
+    const y = Math.min(...boxes.map((box) => box.y)) - 1;
+    const width = Math.max(...boxes.map((box) => box.x + box.width)) + 1 - x;
+    const height = Math.max(...boxes.map((box) => box.y + box.height)) + 1 - y;
+    const at = { x, y, width, height, "aria-hidden": "true" };
+    svg.append(shape("rect", { ...at, class: "outline under" }), shape("rect", { ...at, class: "outline" }));
   }
   function showSelection() {
     const { layer: number, path } = chosen;
@@ -118,7 +129,8 @@
       const facts = [`${bytes(sizeOf(path))} NAR size`];
       if (sizeOf(path) < 0) facts.pop();
       if (data.images.length > 1) facts.push(`changed ${times(changesOf(path))}`);
-      facts.push(`in layer ${number + 1} with ${plural(layer[1].length - 1, "other path")}`);
+      const others = layer[1].length - 1;
+      facts.push(others ? `in layer ${number + 1} with ${plural(others, "other path")}` : `alone in layer ${number + 1}`);
       lines.push(element("p", {}, facts.join(" · ")));
     } else {
       lines.push(element("h3", {}, `Layer ${number + 1} of ${image().layers.length}`, ...state));
@@ -221,10 +233,15 @@
       rest = rest.slice(take);
     }
   }
+  const ruler = document.createElement("canvas").getContext("2d");
+  ruler.font = `11px ${getComputedStyle(document.body).fontFamily}`;
+  /** The text, or as much of its start as there is room for; nothing where that would be no word. */
   function fitted(text, width) {
-    const room = Math.floor((width - 8) / 6.1);
-    if (room < 4) return "";
-    return text.length <= room ? text : room < 6 ? "" : `${text.slice(0, room - 1)}…`;
+    const room = width - 10;
+    if (ruler.measureText(text).width <= room) return text;
+    let end = Math.min(text.length, Math.floor(room / 4));
+    while (end > 3 && ruler.measureText(`${text.slice(0, end)}…`).width > room) end -= 1;
+    return end > 3 ? `${text.slice(0, end)}…` : "";
   }
   function drawMap() {
     const holder = $("map");
@@ -253,8 +270,8 @@
     squarify(items, 0, 0, width, height, (item, x, y, wide, high) => {
       const { layer, order } = item;
       if (!nested || !layer[1].length) {
-        const level = Math.max(0, ...layer[1].map(volatility));
-        cell(x, y, wide, high, `v${level}`, `map-l${order}`, `Layer ${order + 1}: ${bytes(layer[0])}, ${holds(layer)}`, order,
+        const most = Math.max(0, ...layer[1].map(volatility));
+        cell(x, y, wide, high, `v${most}`, `map-l${order}`, `Layer ${order + 1}: ${bytes(layer[0])}, ${holds(layer)}`, order,
           () => choose(order), `${order + 1}: ${holds(layer)}`, bytes(layer[0]));
         return;
       }
@@ -275,8 +292,8 @@
       ? "A rectangle is a path, as large as its NAR; paths of one layer lie together."
       : "A rectangle is a layer. Sizes of paths are not known: --closure tells them.";
     const levels = updates < 4
-      ? [...Array(updates + 1).keys()].map((n) => [`v${n && Math.min(4, Math.ceil((4 * n) / updates))}`, n === 0 ? "never changed" : plural(n, "time")])
-      : [["v0", "never changed"], ["v1", "up to a quarter"], ["v2", "up to half"], ["v3", "up to three quarters"], ["v4", "of all updates, more"]];
+      ? [...Array(updates + 1).keys()].map((n) => [`v${n && level(n, updates)}`, n ? `changed ${plural(n, "time")}` : "never changed"])
+      : [["v0", "never changed"], ["v1", "in up to ¼ of the updates"], ["v2", "up to ½"], ["v3", "up to ¾"], ["v4", "more"]];
     legend($("map-legend"), updates ? levels : []);
   }
 
