@@ -15,7 +15,16 @@ from ..errors import PlanError
 from . import auto, expected_cost, pipeline, popularity
 from .guidance import Guidance
 
-__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "Strategy", "plan_layers", "plan_pipeline", "read_plan"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "STRATEGIES",
+    "LayerPlan",
+    "Strategy",
+    "parse_plan",
+    "plan_layers",
+    "plan_pipeline",
+    "read_plan",
+]
 
 DEFAULT_STRATEGY = "expected-cost"
 
@@ -95,23 +104,33 @@ class LayerPlan:
         Raises:
             PlanError: it is not so; the message names the node or the layer.
         """
-        seen: dict[str, int] = {}
+        seen = self.check_layers()
         excluded = set(self.excluded)
+        for path, number in seen.items():
+            if path not in closure:
+                raise PlanError(f"{path}: in layer {number}, but not in the closure")
+            if path in excluded:
+                raise PlanError(f"{path}: in layer {number}, but excluded")
+        missing = [path for path in closure.paths if path not in seen and path not in excluded]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
+
+    def check_layers(self) -> dict[str, int]:
+        """Check that no layer is empty and no node in two; the number of each node's layer, from 1.
+
+        Raises:
+            PlanError: it is not so; the message names the node or the layer.
+        """
+        seen: dict[str, int] = {}
         for number, layer in enumerate(self.layers, 1):
             if not layer:
                 raise PlanError(f"layer {number} is empty")
             for path in layer:
                 if path in seen:
                     raise PlanError(f"{path}: in layer {seen[path]} and again in layer {number}")
-                if path not in closure:
-                    raise PlanError(f"{path}: in layer {number}, but not in the closure")
-                if path in excluded:
-                    raise PlanError(f"{path}: in layer {number}, but excluded")
                 seen[path] = number
-        missing = [path for path in closure.paths if path not in seen and path not in excluded]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
+        return seen
 
 
 def plan_layers(
@@ -190,6 +209,7 @@ def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
 
 class _Layer(msgspec.Struct):
     paths: list[str]
+    size: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Plan(msgspec.Struct):
@@ -199,6 +219,33 @@ class _Plan(msgspec.Struct):
     max_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
     excluded: list[str] = []
     guided: bool = False
+
+
+def parse_plan(data: bytes) -> LayerPlan:
+    """The plan in a document: a list of lists of names, or what :meth:`LayerPlan.to_json` gives.
+
+    Raises:
+        PlanError: it holds no plan, or one that cannot be of any closure.
+    """
+    try:
+        if data.lstrip()[:1] == b"{":
+            parsed = msgspec.json.decode(data, type=_Plan)
+            if parsed.version != 1:
+                raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
+            made = LayerPlan(
+                tuple(tuple(layer.paths) for layer in parsed.layers),
+                parsed.strategy,
+                tuple(layer.size for layer in parsed.layers),
+                parsed.max_layers,
+                tuple(parsed.excluded),
+                parsed.guided,
+            )
+        else:
+            made = LayerPlan(tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]]))))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError(f"not a plan: {error}") from None
+    made.check_layers()
+    return made
 
 
 def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> LayerPlan:
@@ -212,24 +259,13 @@ def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> La
     try:
         with open(file, "rb") as document:
             data = document.read()
-        if data.lstrip()[:1] == b"{":
-            parsed = msgspec.json.decode(data, type=_Plan)
-            if parsed.version != 1:
-                raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
-            layers = tuple(tuple(layer.paths) for layer in parsed.layers)
-            excluded = _in_closure([*parsed.excluded, *exclude], closure)
-            made = LayerPlan(
-                layers, parsed.strategy, max_layers=parsed.max_layers, excluded=excluded, guided=parsed.guided
-            )
-            made = made if _is_of_its_strategy(made, closure) else LayerPlan(layers, excluded=excluded)
-        else:
-            layers = tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]])))
-            made = LayerPlan(layers, excluded=_in_closure(exclude, closure))
+        parsed = parse_plan(data)
+        made = replace(parsed, sizes=(), excluded=_in_closure([*parsed.excluded, *exclude], closure))
+        if not _is_of_its_strategy(made, closure):
+            made = LayerPlan(parsed.layers, excluded=made.excluded)
         made.check(closure)
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PlanError(f"{file}: not a plan: {error}") from None
     except PlanError as error:
         raise PlanError(f"{file}: {error}") from None
     return _sized(made, closure)
