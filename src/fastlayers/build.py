@@ -19,6 +19,7 @@ from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
+from .layering.guidance import Guidance
 from .layering.plan import LayerPlan, plan_layers
 from .parallel import available_cores, make_layers, measure_all
 
@@ -97,6 +98,7 @@ def build_image(
     max_layers: int = DEFAULT_MAX_LAYERS,
     strategy: str | None = None,
     exclude: Collection[str] = (),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
     base: BaseImage | None = None,
     settings: Settings = Settings(),  # noqa: B008  frozen
     customisation: Customisation = Customisation(),  # noqa: B008
@@ -124,6 +126,7 @@ def build_image(
             that adding one never moves a store layer.
         strategy: how to plan, None for the default.
         exclude: nodes that are to be in no layer of the plan that is made; a given plan says this itself.
+        guidance: what the strategy goes by besides the closure.
         base: the image below.
         settings: the image's configuration.
         customisation: what goes into the image besides the closure.
@@ -158,7 +161,7 @@ def build_image(
         _check_store_paths(named, closure, "not in the closure")
     room = _store_layers(max_layers, base)
     if layer_plan is None:
-        layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
+        layer_plan = plan_layers(closure, room, strategy, exclude=exclude, guidance=guidance)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")

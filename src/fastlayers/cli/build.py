@@ -12,14 +12,13 @@ from .customisation import add_customisation, read_customisation
 from .options import (
     add_jobs,
     add_max_layers,
-    add_planning,
     add_quiet,
     add_sources,
     add_verify_store,
-    check_planning,
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
+from .planning import add_planning, check_planning, read_guidance
 from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
@@ -140,6 +139,7 @@ def run(options: argparse.Namespace) -> None:
     settings = read_settings(options)
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
+    guidance = read_guidance(options, access)
     base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
@@ -158,6 +158,7 @@ def run(options: argparse.Namespace) -> None:
             max_layers=options.max_layers,
             strategy=options.strategy,
             exclude=options.exclude,
+            guidance=guidance,
             base=base,
             settings=settings,
             customisation=customisation,

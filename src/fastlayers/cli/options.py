@@ -9,19 +9,16 @@ from .parser import Parser, UsageError, complete, complete_file
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
-    from collections.abc import Sequence
 
     from ..closure import Closure
 
 __all__ = [
     "add_jobs",
     "add_max_layers",
-    "add_planning",
     "add_quiet",
     "add_sources",
     "add_store_root",
     "add_verify_store",
-    "check_planning",
     "positive",
     "read_sources",
 ]
@@ -79,40 +76,6 @@ def read_sources(options: argparse.Namespace) -> Closure:
 def add_max_layers(parser: Parser, default: int | None, text: str) -> None:
     """Add ``--max-layers``."""
     parser.add_argument("--max-layers", type=int, default=default, metavar="N", help=text)
-
-
-def add_planning(parser: Parser) -> None:
-    """Add ``--strategy``, ``--pipeline`` and ``--exclude``; :func:`check_planning` checks them."""
-    strategy = parser.add_argument(
-        "--strategy",
-        metavar="NAME",
-        help="How to distribute paths over layers: popularity or auto. [default: popularity]",
-    )
-    complete(strategy, _complete_strategy)
-    pipeline = parser.add_argument(
-        "--pipeline", metavar="FILE|JSON", help="Distribute them by a layering pipeline of nixpkgs' instead."
-    )
-    complete(pipeline, complete_file)
-    parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATH", help="Put this path into no layer; may be repeated."
-    )
-
-
-def check_planning(options: argparse.Namespace, *names: str) -> None:
-    """Check that at most one of these options is there.
-
-    Raises:
-        UsageError: there are two.
-    """
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} exclude each other")
-
-
-def _complete_strategy(**context: object) -> Sequence[str]:
-    from ..layering.plan import STRATEGIES
-
-    return list(STRATEGIES)
 
 
 def add_store_root(parser: Parser) -> None:

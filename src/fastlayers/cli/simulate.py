@@ -6,6 +6,7 @@ import argparse
 
 from .options import positive
 from .parser import Parser, complete, complete_file
+from .planning import complete_strategy
 from .stacks import KINDS, add_reading, read_reader
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
@@ -53,7 +54,7 @@ Examples:
         metavar="NAME",
         help="A strategy to compare; may be repeated. [default: all]",
     )
-    complete(strategy, _complete_strategy)
+    complete(strategy, complete_strategy)
     parser.add_argument(
         "--max-layers",
         dest="limits",
@@ -104,15 +105,15 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _planner(name: str, limit: int) -> Planner:
-    from ..layering.plan import plan_layers
+    from ..layering.guidance import Guidance
+    from ..layering.history import learn
+    from ..layering.plan import STRATEGIES, plan_layers
 
     def plan(closure: Closure, previous: LayerPlan | None, history: Sequence[Closure]) -> LayerPlan:
-        return plan_layers(closure, limit, name)
+        guidance = Guidance()
+        if STRATEGIES[name].guided:
+            layers = None if previous is None else previous.layers
+            guidance = Guidance(layers, learn(each.paths for each in history))
+        return plan_layers(closure, limit, name, guidance=guidance)
 
     return plan
-
-
-def _complete_strategy(**context: object) -> Sequence[str]:
-    from ..layering.plan import STRATEGIES
-
-    return list(STRATEGIES)

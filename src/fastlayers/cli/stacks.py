@@ -6,6 +6,7 @@ import argparse
 
 from .options import add_max_layers, add_store_root
 from .parser import Parser, UsageError, checked, complete, complete_file
+from .planning import add_strategy
 from .registry import add_access, read_access
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
@@ -29,10 +30,7 @@ Images, plans and closures:
 
 def add_planning_of_closures(parser: Parser) -> None:
     """Add ``--strategy`` and ``--max-layers``, for sources that are closures."""
-    strategy = parser.add_argument(
-        "--strategy", metavar="NAME", help="How closures are planned: popularity or auto. [default: popularity]"
-    )
-    complete(strategy, _complete_strategy)
+    add_strategy(parser, "How closures are planned")
     add_max_layers(parser, 99, "Layers of their plans. [default: %(default)s]")
 
 
@@ -103,9 +101,3 @@ def _host(source: str) -> str:
     from ..registry.reference import Reference
 
     return Reference.parse(source).host
-
-
-def _complete_strategy(**context: object) -> Sequence[str]:
-    from ..layering.plan import STRATEGIES
-
-    return list(STRATEGIES)

@@ -20,12 +20,11 @@ eight updates is one made.
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +35,9 @@ from ..errors import PlanError
 from .guidance import Guidance
 from .history import ChangeHistory
 from .order import order_layers
+
+if TYPE_CHECKING:
+    from .plan import LayerPlan
 
 __all__ = ["VERSION", "explain", "split"]
 
@@ -283,24 +285,21 @@ def _name_and_hash(path: str) -> tuple[str, str]:
     return name, path
 
 
-def explain(closure: Closure, layers: Collection[Sequence[str]], path: str) -> list[str]:
-    """Why a path is in its layer, in sentences.
+def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
+    """Why a path is in its layer, in lines.
 
     Args:
         closure: that the plan is of.
-        layers: of the plan.
-        path: a path of it.
+        plan: made by this strategy.
+        path: in one of its layers.
     """
     likely, events = _versions_below(closure)
-    layer = next(layer for layer in layers if path in layer)
+    layer = next(layer for layer in plan.layers if path in layer)
     rows = [closure.index(each) for each in layer]
-    own = int(np.bitwise_count(likely[closure.index(path)]).sum())
-    together = _weight(likely[rows])
-    lines = [f"{own:,} of {events:,} versions in the closure are below it or its own: when one changes, so does it"]
+    own = _weight(likely[[closure.index(path)]])
+    lines = [f"{own:,} of {events:,} versions in the closure are its own or below it: when one changes, so does it"]
     if len(layer) == 1:
-        lines.append("it is alone: any company would be sent again with it")
-    else:
-        others = sorted(((int(closure.nar_sizes[row]), closure.paths[row]) for row in rows), key=itemgetter(0))[-3:]
-        named = ", ".join(os.path.basename(name) for _, name in reversed(others) if name != path)
-        lines.append(f"its layer has {len(layer):,} paths, the largest {named}, and {together:,} such versions in all")
-    return lines
+        return [*lines, "alone: whatever shared its layer would be sent again with it"]
+    largest = sorted((int(closure.nar_sizes[row]), closure.paths[row]) for row in rows if closure.paths[row] != path)
+    named = ", ".join(_HASH.sub("", name) for _, name in reversed(largest[-3:]))
+    return [*lines, f"with {len(layer) - 1:,} others, such as {named}: {_weight(likely[rows]):,} such versions in all"]

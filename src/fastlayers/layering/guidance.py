@@ -130,7 +130,7 @@ class Guidance:
 
     previous: Sequence[Sequence[str]] | None = None
     history: ChangeHistory = field(default_factory=ChangeHistory)
-    rules: Rules = Rules()  # noqa: RUF009  frozen
+    rules: Rules = Rules()
     min_size: int = 0
     max_size: int = 0
 
