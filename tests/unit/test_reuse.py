@@ -235,7 +235,7 @@ def chain() -> Closure:
 
 
 def test_popularity_is_explained(chain: Closure) -> None:
-    stack = stack_of_plan("plan", plan_layers(chain, 3), sizes=SIZES)
+    stack = stack_of_plan("plan", plan_layers(chain, 3, "popularity"), sizes=SIZES)
     own = explain_path(stack, A, chain)
     assert own[1:] == ["layer 1 of 3, path 1 of 1", "refers to 0 of 5 paths; 2 refer to it",
                        "popularity 5, rank 1 of 5: a layer of its own"]  # fmt: skip
@@ -267,7 +267,7 @@ def test_a_strategy_is_recognised(chain: Closure) -> None:
 
 
 def test_paths_are_found_by_name(chain: Closure) -> None:
-    stack = stack_of_plan("plan", plan_layers(chain, 3))
+    stack = stack_of_plan("plan", plan_layers(chain, 3, "popularity"))
     assert find_path(stack, A) == find_path(stack, "a-1.0") == find_path(stack, "a") == A
     assert find_path(stack, "b-2.0") == B2
     with pytest.raises(PlanError, match="b: 2 paths are meant"):

@@ -9,7 +9,6 @@ from .parser import Parser, UsageError, complete, complete_file
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
-
     from ..closure import Closure
 
 __all__ = [

@@ -50,7 +50,7 @@ def add_planning(parser: Parser) -> None:
         "--history",
         action="append",
         metavar="FILE",
-        help="Learn which paths change together from earlier closures, a document a line, oldest first; may be repeated.",
+        help="Learn which paths change together from earlier closures, a document a line, oldest first.",
     )
     complete(history, complete_file)
     rules = parser.add_argument(

@@ -254,8 +254,8 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
 def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
     """Which paths are one item from the start, from 0 without gaps; None for each path by itself.
 
-    To compare all pairs of very many paths takes too long. The largest half of the items are paths alone; all others are
-    sorted by what is below them, and cut where enough bytes have come together.
+    To compare all pairs of very many paths takes too long. The largest half of the items are paths alone; all others
+    are sorted by what is below them, and cut where enough bytes have come together.
     """
     n = len(items.paths)
     if n <= _ITEMS:
