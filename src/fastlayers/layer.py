@@ -242,7 +242,7 @@ class LayerDescriptor:
     codec: str = "none"
     media_type_suffix: str = ""
     entries: int = 0
-    fingerprint: int | None = field(default=None, repr=False)
+    fingerprint: int | None = field(default=None, repr=False, compare=False)
     look: Look | None = field(default=None, repr=False, compare=False)
     made: bool = field(default=False, compare=False)
     seconds: float = field(default=0.0, compare=False)

@@ -143,6 +143,7 @@ def run(options: argparse.Namespace) -> None:
     if options.base:
         checked("--from", parse_reference, options.base)
     access = read_access(options)
+    cache = read_cache(options)
     registries = _registries(options)
     targets = _destinations(options, access)
     codec = _codec(options.compress or ("gzip" if registries else "none"))
@@ -155,9 +156,6 @@ def run(options: argparse.Namespace) -> None:
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
     layer_plan = _layer_plan(options, closure, pipeline)
-    if options.prune and not any(text.startswith("oci:") for text in options.destinations):
-        raise UsageError("--prune is for a destination oci:...")
-    cache = read_cache(options)
     progress = start_progress("building", quiet=options.quiet or options.json)
     try:
         result = build_image(
@@ -259,6 +257,8 @@ def _destinations(options: argparse.Namespace, access: RegistryAccess) -> list[D
     if options.tag:
         name = checked("--tag", ImageName, name.repository, options.tag)
     push = read_push(options)
+    if options.prune and not any(text.startswith("oci:") for text in options.destinations):
+        raise UsageError("--prune is for a destination oci:...")
     return [
         checked("--to", parse_destination, text, name, access, push, prune=options.prune, verify=options.verify)
         for text in options.destinations
