@@ -18,6 +18,7 @@ import fastlayers
 from fastlayers import Customisation, LinkedTree, _core
 from fastlayers.customisation import customise
 
+from .incremental import changed_build, pushes, remembered_stream, unchanged_build
 from .inputs import (
     CORES,
     FASTLAYERS,
@@ -382,6 +383,10 @@ ROWS: list[Callable[[Bench], Iterator[Row]]] = [
     layer_stream,
     builds,
     streams,
+    unchanged_build,
+    changed_build,
+    remembered_stream,
+    pushes,
     compression,
     memory,
     start_up,
