@@ -549,7 +549,7 @@ cdef class TarLayer:
         """What was seen on disk: a tuple of
 
         - the SHA-256 digest, in hexadecimal, of all entries as they were: path, kind, mode, size, mtime, ctime, inode,
-          target, extended attributes, and the bytes of files that are made for the image; it is of this kind of machine;
+          target, extended attributes, the bytes of files that are made for the image; it is of this kind of machine;
         - the latest ctime, nanoseconds since 1970; the lowest int64 where nothing is on disk;
         - the bytes of files on disk that go into the layer;
         - whether all modes on disk are those that Nix gives store paths, 0444 and 0555.
