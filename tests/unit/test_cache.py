@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from caches import named_nodes
 from fastlayers import Codec, DestinationError, DigestCache, LayerDescriptor, LayerRecipe, Profile
 from fastlayers.cache import default_folder
 from fastlayers.contents import Generated, GeneratedEntry, Tree
 from fastlayers.layer import measure
 from fastlayers.memory import annotations_of, layers_in, measured_key, recipe_key
 from fastlayers.sources.filelists import Files
-from stores import APP, BASE, LIB, make_store
+from stores import APP, BASE, LIB, make_store, write_json
 
 KEY = "ab" * 32
 HASHES = {path: f"sha256:{i:064x}" for i, path in enumerate((APP, LIB, BASE))}
@@ -346,3 +347,60 @@ def test_the_command(cache: DigestCache) -> None:
 )
 def test_a_command_line_that_is_wrong(arguments: list[str], message: str) -> None:
     assert message in fastlayers(*arguments, status=2)
+
+
+def build(folder: Path, *options: str, status: int = 0, **environment: str) -> str:
+    """Build an image of the small store as a user does, and give what she is told of a failure."""
+    own = {name: value for name, value in os.environ.items() if name not in ("XDG_CACHE_HOME", "VIRTUAL_ENV")}
+    own |= {"HOME": str(folder), "NIX_STORE_DIR": f"{folder}/root/nix/store", **environment}
+    command = [sys.executable, "-m", "fastlayers", "build", f"{folder}/named.json", "--to", f"oci:{folder}/image"]
+    done = subprocess.run([*command, *options], env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done.stderr
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_store(tmp_path)
+    write_json(tmp_path / "named.json", {"graph": named_nodes(tmp_path / "root")})
+    return tmp_path
+
+
+def remembered(folder: Path) -> int:
+    return len(list(DigestCache(str(folder)).entries()))
+
+
+def test_a_build_remembers_at_home(folder: Path) -> None:
+    build(folder, "--no-cache")
+    assert not (folder / ".cache").exists()
+    build(folder)
+    assert remembered(folder / ".cache/fastlayers") == 3
+    build(folder, "--cache", f"{folder}/own/one", XDG_CACHE_HOME=f"{folder}/xdg")
+    assert remembered(folder / "own/one") == 3 and not (folder / "xdg").exists()
+    build(folder, XDG_CACHE_HOME=f"{folder}/xdg")
+    assert remembered(folder / "xdg/fastlayers") == 3
+
+
+def test_where_there_is_no_place_nothing_is_said(folder: Path) -> None:
+    """But of one that was named."""
+    assert build(folder, HOME=f"{folder}/homeless-shelter") == ""
+    assert not (folder / "homeless-shelter").exists()
+    assert build(folder, XDG_CACHE_HOME="/dev/null") == ""
+    assert build(folder, "--cache", "/dev/null/x", status=8) == "fastlayers: /dev/null/x: Not a directory\n"
+
+
+def test_the_command_line_finds_a_contradiction(folder: Path) -> None:
+    build(folder)
+    file = folder / "root" / BASE[1:] / "etc/base"
+    file.chmod(0o644)
+    file.write_text("evil\n")
+    assert "as it was remembered" in build(folder, "--verify", status=6)
+    assert remembered(folder / ".cache/fastlayers") == 2
+
+
+def test_the_closing_table(folder: Path) -> None:
+    made = build(folder, "--to", "oci-archive:-")
+    assert "3 layers, 0.1 MB; 80.1 kB read, 0.2 MB written, " in made, made
+    assert made.count("built, written") == 3
+    again = build(folder, "--to", f"oci-archive:{folder}/image.tar", "--quiet")
+    assert again == ""
