@@ -224,7 +224,7 @@ def build_image(
     recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
     memory = Memory(cache, codec, partial(_previous_layers, destinations if trust_previous else ()))
-    known = memory.look_up(recipes, expected or _told_nar_hashes(closure), trust=not verify_store)
+    known = memory.look_up(recipes, _told_nar_hashes(closure), trust=not verify_store)
     measured = _measure(recipes, known, memory, jobs, trust=not verify_store)
 
     # Make: every layer once, into all destinations that lack it.

@@ -53,6 +53,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Do what is asked for."""
     from ..cache import DigestCache, default_folder
+    from ..report import print_lines
 
     if options.action != "prune" and (options.older_than is not None or options.max_size is not None):
         raise UsageError("--older-than and --max-size are for prune")
@@ -77,12 +78,11 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         import json
 
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        print(json.dumps(facts, indent=2))
     else:
-        for path in damaged if options.action == "verify" else ():
-            print(f"{path}: damaged")
+        lines = [f"{path}: damaged" for path in damaged] if options.action == "verify" else []
         did = f"{facts['removed']} removed" if "removed" in facts else f"{facts['layers']} layers"
-        print(f"{folder}: {did}, {facts['bytes']:,} bytes")
+        print_lines([*lines, f"{folder}: {did}, {facts['bytes']:,} bytes"])
     if options.action == "verify" and damaged:
         raise SystemExit(1)
 
