@@ -773,3 +773,43 @@ def test_a_registry_that_does_not_answer_holds_nobody(method: str, registry: Fak
                 output.close()
     finally:
         hang.set()
+
+
+def happened(made: BuildResult) -> set[tuple[str, ...]]:
+    return {tuple(event.event for event in layer.events) for layer in made.layers}
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_events_tell_what_happened(codec: Any, store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
+    made = push(store, registry, cache=cache, codec=Codec(codec))
+    assert happened(made) == {("built", "uploaded")}
+    assert made.sent == sum(layer.descriptor.size for layer in made.layers) and made.written == 0
+    mount = PushOptions(mount_from="lab/app")
+    known = push(store, registry, cache=cache, codec=Codec(codec), to="lab/known:1", options=mount)
+    assert happened(known) == {("reused", "mounted")} and (known.sent, known.read) == (0, 0)
+    unknown = push(store, registry, cache=None, codec=Codec(codec), to="lab/unknown:1", options=mount)
+    assert happened(unknown) == {("built", "mounted")} and (unknown.sent, unknown.read) == (0, made.read)
+    again = push(store, registry, cache=None, codec=Codec(codec), to="lab/known:1")
+    assert happened(again) == {("reused", "skipped")} and (again.sent, again.read) == (0, 0)
+    verified = push(store, registry, cache=cache, codec=Codec(codec), to="lab/known:1", verify=True)
+    assert happened(verified) == {("built", "skipped")} and verified.read == made.read
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_changed_is_told_by_the_manifest_before(store: Path, registry: FakeRegistry) -> None:
+    """Without a cache: three requests, and one question for each layer that is not there."""
+    push(store, registry, cache=None, codec=Codec("gzip"))
+    document = json.loads((store / "named.json").read_text())
+    (app,) = (node for node in document["graph"] if node["path"].endswith("-app-3.0"))
+    Path(app["path"]).rename(app["path"][:-1] + "1")
+    app["path"] = app["path"][:-1] + "1"
+    write_json(store / "named.json", document)
+    for node in document["graph"]:
+        if node is not app:
+            shutil.rmtree(node["path"])
+    before = len(registry.seen)
+    again = push(store, registry, cache=None, codec=Codec("gzip"))
+    assert [layer.events[0].event for layer in again.layers] == ["reused", "reused", "built"]
+    assert [each.method for each in registry.seen[before:]].count("HEAD") == 1
+    assert [each.method for each in registry.seen[before:]].count("GET") == 1
+    assert registry.image("lab/app", "1")
