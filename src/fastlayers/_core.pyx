@@ -1,12 +1,14 @@
 # The one native door: graph kernels and the tar writer. Python decides, C loops.
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+import hashlib
 import os
 
 from .errors import LayerError
@@ -402,6 +404,14 @@ cdef extern from "_tar.h" nogil:
     uint64_t fl_layer_size(const fl_layer *)
     uint64_t fl_layer_entries(const fl_layer *)
     uint64_t fl_layer_fingerprint(const fl_layer *)
+    struct fl_look:
+        const void *entries
+        const void *text
+        size_t entries_size, text_size
+        uint64_t bytes
+        int64_t newest
+        int canonical
+    void fl_layer_look(const fl_layer *, fl_look *)
     fl_stream *fl_stream_new(const fl_layer *)
     fl_stream *fl_stream_new_nar(const fl_layer *, size_t, size_t)
     uint64_t fl_stream_size(const fl_stream *)
@@ -618,6 +628,24 @@ cdef class TarLayer:
     def fingerprint(self):
         """64 bits that differ when an entry differs in path, kind, mode, size, mtime or inode."""
         return fl_layer_fingerprint(self.layer)
+
+    def look(self):
+        """What was seen on disk: a tuple of
+
+        - the SHA-256 digest, in hexadecimal, of all entries as they were: path, kind, mode, size, mtime, ctime, inode,
+          target, extended attributes, the bytes of files that are made for the image; it is of this kind of machine;
+        - the latest ctime, nanoseconds since 1970; the lowest int64 where nothing is on disk;
+        - the bytes of files on disk that go into the layer;
+        - whether all modes on disk are those that Nix gives store paths, 0444 and 0555.
+        """
+        cdef fl_look seen
+        fl_layer_look(self.layer, &seen)
+        digest = hashlib.sha256(b"entries 1, %d of %d bytes\n" % (len(self), seen.entries_size))
+        if seen.entries_size:
+            digest.update(PyMemoryView_FromMemory(<char *> seen.entries, seen.entries_size, PyBUF_READ))
+        if seen.text_size:
+            digest.update(PyMemoryView_FromMemory(<char *> seen.text, seen.text_size, PyBUF_READ))
+        return digest.hexdigest(), seen.newest, seen.bytes, seen.canonical != 0
 
     def __len__(self):
         """The number of entries."""

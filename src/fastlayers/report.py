@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from .build import BuildResult
+    from .build import BuildResult, LayerEvent
     from .layering.plan import LayerPlan
     from .reuse.replay import Replay
     from .reuse.stack import LayerStack, StackLayer
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "print_build",
+    "print_event",
     "print_explained",
     "print_history",
     "print_lines",
@@ -172,10 +173,17 @@ def print_plan(made: LayerPlan) -> None:
     _table(title, columns, rows, sys.stdout)
 
 
+def print_event(event: LayerEvent) -> None:
+    """Print what happened to a layer, as a line of JSON on standard error."""
+    import json
+
+    print(json.dumps({"layer": event.layer, **event.to_dict()}), file=sys.stderr, flush=True)
+
+
 def print_build(result: BuildResult, file: TextIO) -> None:
     """Print a finished build: each layer's sizes, digest and time."""
     rows = [
-        (str(number), "base image", "", _megabytes(blob.size), blob.digest[7:19], "")
+        (str(number), "base image", "", _megabytes(blob.size), blob.digest[7:19], "", "")
         for number, blob in enumerate(result.image.base, 1)
     ]
     for number, layer in enumerate(result.layers, len(rows) + 1):
@@ -188,6 +196,7 @@ def print_build(result: BuildResult, file: TextIO) -> None:
             _megabytes(made.size),
             made.digest[7:19],
             f"{made.seconds:.2f} s",
+            ", ".join(dict.fromkeys(event.event for event in layer.events)),
         )
         rows.append(row)
     stored = sum(blob.size for blob in result.image.base) + sum(layer.descriptor.size for layer in result.layers)
@@ -198,10 +207,12 @@ def print_build(result: BuildResult, file: TextIO) -> None:
         ("stored", "right"),
         ("digest", "left"),
         ("time", "right"),
+        ("done", "left"),
     ]
     digests = f"image ID {result.image.config_digest}\nmanifest {result.image.manifest_digest}"
-    sent = "" if result.sent is None else f"{_megabytes(result.sent)} sent, "
-    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}, {sent}{result.seconds:.2f} s"
+    moved = [f"{_megabytes(result.read)} read", f"{_megabytes(result.written)} written"]
+    moved += [] if result.sent is None else [f"{_megabytes(result.sent)} sent"]
+    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
     _table(title, columns, rows, file)
 
 

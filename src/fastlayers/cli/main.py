@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "command_parser", "load", "run", "top_parser"]
 # Each is the module of the same name in this folder, loaded when it is asked for; help lists them in this order.
 COMMANDS = {
     "build": "Build an image of a closure.",
+    "cache": "Look after the cache of digests.",
     "closure": "Print a closure's paths, sorted.",
     "diff": "Show what clients download for an update, and why.",
     "explain": "Say why a path is in its layer.",
