@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .layering.plan import LayerPlan
     from .reuse.replay import Replay
     from .reuse.stack import LayerStack, StackLayer
-    from .reuse.update import LayerChange, PathChange, Update
+    from .reuse.update import LayerChange, Update
 
 __all__ = [
     "Progress",
@@ -227,7 +227,7 @@ def print_update(update: Update) -> None:
             _megabytes(change.layer.size),
             "new" if change.by_digest else "kept",
             _holds(update.new, change.layer),
-            _why(change, first),
+            _why(update, change, first),
         )
         for number, change in changed
     ]
@@ -245,16 +245,24 @@ def _ratio(size: int | None, update: Update) -> str:
     return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
 
 
-def _why(change: LayerChange, first: int) -> str:
+_KINDS = ("replaced", "rebuilt", "added", "removed", "moved in", "moved out")  # the order in which a table tells them
+
+
+def _why(update: Update, change: LayerChange, first: int) -> str:
+    """Why a layer is new, the largest paths first."""
     if not change.by_digest:
         return f"above layer {first}"
-    kinds: dict[str, list[PathChange]] = {}
+    kinds: dict[str, list[str]] = {}
     for reason in change.reasons:
+        if not reason.path:
+            return reason.change
         rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
-        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason)
+        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason.path)
+    sizes = {**update.old.sizes, **update.new.sizes}
     return "; ".join(
-        kind + (f" {_short([reason.path for reason in reasons])}" if reasons[0].path else "")
-        for kind, reasons in kinds.items()
+        f"{kind} {_short(sorted(kinds[kind], key=lambda path: -sizes.get(path, 0)))}"
+        for kind in _KINDS
+        if kind in kinds
     )
 
 

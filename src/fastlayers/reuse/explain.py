@@ -74,13 +74,13 @@ def explain_path(stack: LayerStack, path: str, closure: Closure | None) -> list[
     row = closure.index(path)
     below = len(closure.references(row))
     above = int((closure.indices == row).sum())
-    lines.append(f"refers to {below} of {len(closure)} paths; {above} refer to it")
+    lines.append(f"refers to {below} of {len(closure)} paths, referred to by {above}")
     plan = recognise(stack, closure)
     return [*lines, *_of_strategy(closure, plan, path)]
 
 
 def summarise(stack: LayerStack, closure: Closure | None) -> list[str]:
-    """For each layer of a stack, in a few words, why it is one; "" where nobody knows.
+    """For each layer of a stack why its largest path is in it; "" where nobody knows.
 
     Raises:
         PlanError: the plan is none of this closure.
@@ -91,7 +91,8 @@ def summarise(stack: LayerStack, closure: Closure | None) -> list[str]:
         if not layer.paths or closure is None or plan is None:
             found.append("" if layer.paths else layer.label)
         else:
-            found.append(_of_strategy(closure, plan, layer.paths[0])[-1])
+            largest = max(layer.paths, key=lambda path: closure.nar_sizes[closure.index(path)])
+            found.append(_of_strategy(closure, plan, largest)[-1])
     return found
 
 

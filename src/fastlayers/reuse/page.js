@@ -61,7 +61,9 @@
     const update = image().update;
     if (!update) return [];
     const kinds = new Map();
-    for (const [kind, path, other] of update.layers[number][1]) {
+    const reasons = [...update.layers[number][1]];
+    reasons.sort((a, b) => (b[1] < 0 ? -1 : sizeOf(b[1])) - (a[1] < 0 ? -1 : sizeOf(a[1])));
+    for (const [kind, path, other] of reasons) {
       let text = data.changes[kind];
       if (text === "replaced" && nameOf(path) === nameOf(other)) text = "rebuilt";
       if (!kinds.has(text)) kinds.set(text, []);
