@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -314,25 +314,31 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
     _table(title, columns, rows, sys.stdout)
 
 
-def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> None:
-    """Print the layers of the last of some stacks, and what clients downloaded from each to the next."""
+def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], changes: Mapping[str, int]) -> None:
+    """Print the layers of the last of some stacks, and what clients downloaded from each to the next.
+
+    ``changes`` says in how many updates a path changed; of a layer the most are told.
+    """
     stack = stacks[-1]
     rows = []
     for number, layer in enumerate(stack.layers, 1):
         share = f"{100 * layer.size / stack.size:.1f} %" if layer.size is not None and stack.size else "?"
-        what = _short(layer.paths) if layer.paths else layer.label or "?"
-        rows.append((str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share, what))
+        row = [str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share]
+        if updates:
+            row.append(str(max((changes[path] for path in layer.paths), default="")))
+        rows.append([*row, _short(layer.paths) if layer.paths else layer.label or "?"])
     unit = "stored sizes" if stack.unit == "stored" else "NAR sizes"
     title = f"{stack.name}: {len(stack.layers)} layers, {_megabytes(stack.size)} ({unit})"
-    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
-    _table(title, columns, rows, sys.stdout)
+    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right")]
+    columns += [("changed", "right")] if updates else []
+    _table(title, [*columns, ("what", "left")], rows, sys.stdout)
     if not updates:
         return
-    rows = []
+    downloads = []
     for number, update in enumerate(updates, 1):
         bound = "?" if update.bound is None else ("" if update.bound_is_exact else ">= ") + _megabytes(update.bound)
         figures = (_megabytes(update.by_digest), _megabytes(update.by_chain), bound)
-        rows.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
+        downloads.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
     columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
-    _table("downloads", columns, rows, sys.stdout)
+    _table("downloads", columns, downloads, sys.stdout)
     print_update(updates[-1])

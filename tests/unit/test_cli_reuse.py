@@ -142,6 +142,7 @@ def test_report_in_the_terminal(folder: Path, images: list[str], capfd: pytest.C
     assert "downloads" not in one
     two = squeezed(printed(capfd, "report", *images))
     assert f"1 0.9 kB 0.9 kB 0.9 kB {images[0]} -> {images[1]}" in two
+    assert "3 1 0.9 kB 56.1 % 1 app-3.1" in two and "2 1 0.3 kB 18.7 % 0 lib-2.0" in two
     assert two[-1] == "4 0.0 kB kept customisation above layer 3"
 
 
