@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .layering.plan import LayerPlan
     from .reuse.replay import Replay
     from .reuse.stack import LayerStack, StackLayer
-    from .reuse.update import LayerChange, PathChange, Update
+    from .reuse.update import LayerChange, Update
 
 __all__ = [
     "Progress",
@@ -238,7 +238,7 @@ def print_update(update: Update) -> None:
             _megabytes(change.layer.size),
             "new" if change.by_digest else "kept",
             _holds(update.new, change.layer),
-            _why(change, first),
+            _why(update, change, first),
         )
         for number, change in changed
     ]
@@ -256,16 +256,24 @@ def _ratio(size: int | None, update: Update) -> str:
     return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
 
 
-def _why(change: LayerChange, first: int) -> str:
+_KINDS = ("replaced", "rebuilt", "added", "removed", "moved in", "moved out")  # the order in which a table tells them
+
+
+def _why(update: Update, change: LayerChange, first: int) -> str:
+    """Why a layer is new, the largest paths first."""
     if not change.by_digest:
         return f"above layer {first}"
-    kinds: dict[str, list[PathChange]] = {}
+    kinds: dict[str, list[str]] = {}
     for reason in change.reasons:
+        if not reason.path:
+            return reason.change
         rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
-        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason)
+        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason.path)
+    sizes = {**update.old.sizes, **update.new.sizes}
     return "; ".join(
-        kind + (f" {_short([reason.path for reason in reasons])}" if reasons[0].path else "")
-        for kind, reasons in kinds.items()
+        f"{kind} {_short(sorted(kinds[kind], key=lambda path: -sizes.get(path, 0)))}"
+        for kind in _KINDS
+        if kind in kinds
     )
 
 
@@ -317,25 +325,31 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
     _table(title, columns, rows, sys.stdout)
 
 
-def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> None:
-    """Print the layers of the last of some stacks, and what clients downloaded from each to the next."""
+def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], changes: Mapping[str, int]) -> None:
+    """Print the layers of the last of some stacks, and what clients downloaded from each to the next.
+
+    ``changes`` says in how many updates a path changed; of a layer the most are told.
+    """
     stack = stacks[-1]
     rows = []
     for number, layer in enumerate(stack.layers, 1):
         share = f"{100 * layer.size / stack.size:.1f} %" if layer.size is not None and stack.size else "?"
-        what = _short(layer.paths) if layer.paths else layer.label or "?"
-        rows.append((str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share, what))
+        row = [str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share]
+        if updates:
+            row.append(str(max((changes[path] for path in layer.paths), default="")))
+        rows.append([*row, _short(layer.paths) if layer.paths else layer.label or "?"])
     unit = "stored sizes" if stack.unit == "stored" else "NAR sizes"
     title = f"{stack.name}: {len(stack.layers)} layers, {_megabytes(stack.size)} ({unit})"
-    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
-    _table(title, columns, rows, sys.stdout)
+    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right")]
+    columns += [("changed", "right")] if updates else []
+    _table(title, [*columns, ("what", "left")], rows, sys.stdout)
     if not updates:
         return
-    rows = []
+    downloads = []
     for number, update in enumerate(updates, 1):
         bound = "?" if update.bound is None else ("" if update.bound_is_exact else ">= ") + _megabytes(update.bound)
         figures = (_megabytes(update.by_digest), _megabytes(update.by_chain), bound)
-        rows.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
+        downloads.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
     columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
-    _table("downloads", columns, rows, sys.stdout)
+    _table("downloads", columns, downloads, sys.stdout)
     print_update(updates[-1])
