@@ -106,8 +106,8 @@ class Look(NamedTuple):
     """What was seen of a layer's entries, before a file of it was opened.
 
     Attributes:
-        fingerprint: SHA-256, in hexadecimal, of every entry: path, kind, mode, size, mtime, ctime, inode, target,
-            extended attributes. It means something on this machine alone.
+        fingerprint: SHA-256, in hexadecimal, of every entry: path, kind, mode, owner, size, mtime, ctime, inode,
+            target, extended attributes. It means something on this machine alone.
         newest: the latest ctime on disk, nanoseconds since 1970.
         bytes: of files on disk that go into the layer.
         canonical: whether modes on disk are those that Nix gives store paths, 0444 and 0555.
