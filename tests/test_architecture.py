@@ -33,6 +33,7 @@ STAGES = [
     ["base"],
     ["image"],
     ["customisation"],
+    ["engines"],
     ["destinations"],
     ["parallel"],
     ["build", "index", "stream"],

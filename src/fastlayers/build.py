@@ -52,8 +52,9 @@ class BuildResult:
         image: configuration and manifest.
         plan: the plan that was used.
         layers: bottom first, without the base image's.
-        sent: bytes of layers that went to registries; None where no destination is one.
+        sent: bytes of layers that went to registries, and of archives to engines; None where no destination is one.
         seconds: time that it took.
+        notes: what the user should know of how it went, a line each.
     """
 
     image: Image
@@ -61,6 +62,7 @@ class BuildResult:
     layers: tuple[BuiltLayer, ...]
     seconds: float
     sent: int | None = None
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, for JSON."""
@@ -85,6 +87,8 @@ class BuildResult:
                 }
                 for layer in self.layers
             ],
+            "sent": self.sent,
+            "notes": list(self.notes),
             "seconds": round(self.seconds, 4),
         }
 
@@ -224,8 +228,14 @@ def build_image(
         layer_plan,
         tuple(BuiltLayer(kind, paths, layer) for layer, kind, paths in described),
         time.perf_counter() - start,
-        sum(layer.sent for layer in layers) if waits else None,
+        _sent(destinations, layers),
+        tuple(chain.from_iterable(destination.notes for destination in destinations)),
     )
+
+
+def _sent(destinations: Sequence[Destination], layers: Sequence[LayerDescriptor]) -> int | None:
+    sent = [destination.sent for destination in destinations if destination.sent is not None]
+    return sum(sent) + sum(layer.sent for layer in layers) if sent else None
 
 
 def _measure(recipes: Sequence[LayerRecipe], known: Sequence[LayerDescriptor | None], jobs: int) -> list[MeasuredLayer]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .build import BuildResult
     from .layering.plan import LayerPlan
 
-__all__ = ["Progress", "print_build", "print_lines", "print_plan", "start_progress"]
+__all__ = ["Progress", "print_build", "print_lines", "print_notes", "print_plan", "start_progress"]
 
 _EVERY = 5  # seconds between lines of progress
 
@@ -129,6 +129,12 @@ def print_lines(lines: Sequence[str]) -> None:
     if lines:
         sys.stdout.buffer.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what the user should know, although all is well, on standard error."""
+    for note in notes:
+        print(f"fastlayers: {note.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
 
 
 def print_plan(made: LayerPlan) -> None:

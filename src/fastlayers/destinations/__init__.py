@@ -16,7 +16,9 @@ from ..registry.reference import Reference
 
 __all__ = ["TRANSPORTS", "Destination", "parse_destination"]
 
-TRANSPORTS = ("docker-archive", "oci", "oci-archive", "docker")
+TRANSPORTS = ("docker-archive", "oci", "oci-archive", "docker", "docker-daemon", "podman", "containerd")
+
+_ENGINES = TRANSPORTS[4:]
 
 
 class Destination(Protocol):
@@ -25,9 +27,17 @@ class Destination(Protocol):
 
     Attributes:
         waits: its sinks wait for others more than they work, so that more of them than cores may be at it.
+        sent: bytes that went to another program so far, besides what its sinks sent; None where none ever do.
+        notes: what the user should know of how it went, a line each.
     """
 
     waits: bool
+
+    @property
+    def sent(self) -> int | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -59,8 +69,8 @@ def parse_destination(
     access: RegistryAccess = RegistryAccess(),  # noqa: B008
     push: PushOptions = PushOptions(),  # noqa: B008
 ) -> Destination:
-    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]`` and
-    ``docker://HOST[:PORT]/REPOSITORY[:TAG]``.
+    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``,
+    ``docker://HOST[:PORT]/REPOSITORY[:TAG]``, and ``docker-daemon:``, ``podman:`` and ``containerd:NAME[:TAG]``.
 
     Args:
         text: the destination; FILE may be ``-``, standard output.
@@ -69,7 +79,7 @@ def parse_destination(
         push: what a push to a registry may start from.
 
     Raises:
-        DestinationError: it is none of them.
+        DestinationError: it is none of them, or there is no such engine.
         ConfigError: the name in it is not one that registries take.
     """
     transport, colon, rest = text.partition(":")
@@ -78,14 +88,16 @@ def parse_destination(
 
         reference = Reference.parse(text)
         return Registry(replace(reference, tag=reference.tag or default.tag), access, push)
+    if transport in _ENGINES and rest:
+        return _engine_image(transport, text, ImageName.parse(rest), default)
     from .archive import Archive
     from .oci_layout import OciLayout
 
     path, _, name = rest.partition(":")
     if transport not in TRANSPORTS or not colon or not path or transport == "docker":
         raise DestinationError(
-            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] or "
-            "docker://HOST/REPOSITORY[:TAG]"
+            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], "
+            "docker://HOST/REPOSITORY[:TAG], or docker-daemon:, podman: or containerd:NAME[:TAG]"
         )
     if transport == "oci":
         if path == "-":
@@ -97,3 +109,23 @@ def parse_destination(
         return Archive(path, ImageName(default.repository, name or default.tag))
     named = ImageName.parse(name) if name else default
     return Archive(path, ImageName(named.repository, named.tag or default.tag))
+
+
+def _engine_image(transport: str, text: str, name: ImageName, default: ImageName) -> Destination:
+    from ..engines import Engine
+    from .engine import EngineImage
+
+    engine: Engine
+    if transport == "docker-daemon":
+        from ..engines.docker import DockerEngine
+
+        engine = DockerEngine()
+    elif transport == "podman":
+        from ..engines.podman import Podman
+
+        engine = Podman()
+    else:
+        from ..engines.containerd import Containerd
+
+        engine = Containerd()
+    return EngineImage(engine, ImageName(name.repository, name.tag or default.tag or "latest"), text)

@@ -87,6 +87,8 @@ class Archive:
     """A docker archive or OCI archive, in a file or on standard output (``-``)."""
 
     waits = False
+    sent = None
+    notes = ()
 
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path

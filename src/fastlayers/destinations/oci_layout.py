@@ -27,6 +27,8 @@ class OciLayout:
     """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays."""
 
     waits = False
+    sent = None
+    notes = ()
 
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path
