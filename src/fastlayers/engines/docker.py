@@ -28,6 +28,7 @@ from .docker_host import DockerHost, open_pool
 __all__ = ["DockerEngine"]
 
 _QUICK = 60.0  # seconds until an answer to a question
+_FAREWELL = 10.0  # seconds for what is done when all else has failed
 _LOAD = 600.0  # seconds that the engine may let us wait while it reads an archive; it may take any time to unpack it
 _BLOCK = 1 << 20  # bytes that are read of the archive at once
 _LARGEST = 64 << 20  # bytes of an answer
@@ -83,7 +84,7 @@ class DockerEngine:
     def drop(self, loaded: ImageName) -> None:
         """Remove a name, and the image if it has no other."""
         with contextlib.suppress(DestinationError):
-            self._change("DELETE", f"/images/{quote(loaded.full or '')}?force=1")
+            self._ask("DELETE", f"/images/{quote(loaded.full or '')}?force=1", timeout=_FAREWELL)
 
     def _check(self, codecs: Sequence[str], version: str) -> None:
         major = version.partition(".")[0]
@@ -123,12 +124,12 @@ class DockerEngine:
             raise Refused(f"{self._place}: {_message(status, data)}")
         return data
 
-    def _ask(self, method: str, path: str, document: Any = None) -> tuple[int, bytes]:
+    def _ask(self, method: str, path: str, document: Any = None, timeout: float = _QUICK) -> tuple[int, bytes]:
         body = None if document is None else json.dumps(document).encode()
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             response = self._pool.urlopen(
-                method, path, body, headers, retries=False, timeout=_QUICK, preload_content=False
+                method, path, body, headers, retries=False, timeout=timeout, preload_content=False
             )
             data = response.read(_LARGEST + 1)
             response.release_conn()
