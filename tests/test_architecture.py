@@ -35,6 +35,7 @@ STAGES = [
     ["base"],
     ["image"],
     ["customisation"],
+    ["engines"],
     ["destinations"],
     ["parallel"],
     ["build", "index", "stream"],

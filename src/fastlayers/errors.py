@@ -55,7 +55,7 @@ class ImageError(FastlayersError):
 
 
 class DestinationError(FastlayersError):
-    """A destination cannot be written."""
+    """A destination cannot be written: a file, or an engine that cannot be reached or refuses."""
 
     exit_status = 8
 

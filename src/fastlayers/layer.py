@@ -145,11 +145,12 @@ class Delivery:
     """What became of a layer at one place.
 
     Attributes:
-        how: "written" to a file or a pipe, "uploaded", "mounted" from another repository, or "skipped": it was there.
+        how: "written" to a file or a pipe, "uploaded", "mounted" from another repository, "skipped": it was there; or
+            "offered" to an engine, which gets it unless it turns out to have it.
         bytes: that were written or sent.
     """
 
-    how: Literal["written", "uploaded", "mounted", "skipped"]
+    how: Literal["written", "uploaded", "mounted", "skipped", "offered"]
     bytes: int = 0
 
 

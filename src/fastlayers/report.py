@@ -21,6 +21,7 @@ __all__ = [
     "print_explained",
     "print_history",
     "print_lines",
+    "print_notes",
     "print_plan",
     "print_replays",
     "print_update",
@@ -157,6 +158,12 @@ def print_lines(lines: Sequence[str]) -> None:
     if lines:
         sys.stdout.buffer.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what the user should know, although all is well, on standard error."""
+    for note in notes:
+        print(f"fastlayers: {note.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
 
 
 def print_plan(made: LayerPlan) -> None:

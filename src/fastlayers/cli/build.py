@@ -41,7 +41,8 @@ __all__ = ["define", "run"]
 
 _ARCHIVES = ("docker-archive:", "oci-archive:")
 _REGISTRY = "docker://"
-_TRANSPORTS = (*_ARCHIVES, "oci:", _REGISTRY)
+_IMAGES = (*_ARCHIVES, "oci:", _REGISTRY)
+_DESTINATIONS = (*_IMAGES, "docker-daemon:", "podman:", "containerd:")
 
 
 def define(parser: Parser) -> None:
@@ -54,7 +55,10 @@ Destinations (several are fine):
   oci-archive:FILE[:TAG]           the same archive, named as OCI names it
   oci:DIR[:TAG]                    an OCI layout
   docker://HOST[:PORT]/REPO[:TAG]  a registry
-FILE may be -, standard output.
+  docker-daemon:NAME[:TAG]         the engine of DOCKER_HOST, or docker's usual one
+  podman:NAME[:TAG]                podman load, without what podman has
+  containerd:NAME[:TAG]            ctr or nerdctl, for k3s and kind too
+FILE may be -, standard output. An engine gets only the layers that it lacks.
 
 Examples:
   fastlayers build graph.json --to docker-archive:app.tar:app:1 \\
@@ -63,6 +67,7 @@ Examples:
     --cmd 'python -m app' | docker load
   fastlayers build nix:./result --to oci:image:v1 --compress zstd
   fastlayers build nix:./result --to docker://registry.example.org/app:1
+  fastlayers build nix:./result --to docker-daemon:app:1 && docker run app:1
 """
     add_sources(parser)
     to = parser.add_argument(
@@ -73,7 +78,7 @@ Examples:
         metavar="DESTINATION",
         help="Where the image goes.",
     )
-    complete(to, complete_words(*_TRANSPORTS))
+    complete(to, complete_words(*_DESTINATIONS))
     add_max_layers(parser, 100, "Layers of the image, a base's included. [default: %(default)s]")
     add_planning(parser)
     plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
@@ -84,7 +89,7 @@ Examples:
         metavar="IMAGE",
         help="Build on docker-archive:FILE, oci:DIR[:TAG], oci-archive:FILE or docker://HOST/REPO[:TAG].",
     )
-    complete(base, complete_words(*_TRANSPORTS))
+    complete(base, complete_words(*_IMAGES))
     compress = parser.add_argument(
         "--compress",
         metavar="CODEC",
@@ -127,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
     from ..customisation import named_store_paths
     from ..layer import Profile
     from ..layering.pipeline import read_pipeline
-    from ..report import print_build, print_event, start_progress
+    from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
     archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
@@ -184,6 +189,7 @@ def run(options: argparse.Namespace) -> None:
         )
     finally:
         progress.close()
+    print_notes(result.notes)
     if options.json:
         import json
 

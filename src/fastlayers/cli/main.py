@@ -52,7 +52,7 @@ Exit statuses:
   6   a file cannot go into a layer, changed while it was read, or is not what
       Nix registered
   7   a base image cannot be read, or is not whole
-  8   a destination cannot be written
+  8   a destination cannot be written; an engine cannot be reached, or refuses
   9   a registry cannot be reached, or refuses
   130 interrupted (143: terminated)
 """

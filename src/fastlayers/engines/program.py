@@ -1,0 +1,102 @@
+"""Engines that are spoken to by a program: for a load it reads the archive from its standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import subprocess
+import tempfile
+
+from ..errors import DestinationError
+from . import Refused
+
+__all__ = ["ProgramLoad", "ask", "find_program"]
+
+_PATIENCE = 10  # seconds that a program may take to end when it is given up
+_SAID = 400  # characters of what a program says that go into an error
+
+
+def find_program(*names: str) -> str:
+    """The first of some programs that is installed.
+
+    Raises:
+        DestinationError: none is.
+    """
+    for name in names:
+        if shutil.which(name):
+            return name
+    raise DestinationError(f"{' or '.join(names)}: not installed")
+
+
+def ask(*command: str, whole: bool = True) -> str:
+    """What a program prints; where it need not be ``whole``, also when the program fails.
+
+    Raises:
+        DestinationError: it fails.
+    """
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    except OSError as error:
+        raise DestinationError(f"{command[0]}: {error.strerror}") from None
+    if done.returncode and whole:
+        raise DestinationError(f"{' '.join(command[:3])}: {_said(done.stderr, done.returncode)}")
+    return done.stdout.decode(errors="replace")
+
+
+class ProgramLoad:
+    """A program that reads an archive from its standard input.
+
+    Attributes:
+        fd: the pipe to it.
+    """
+
+    def __init__(self, *command: str) -> None:
+        self._command = command
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the program
+        try:
+            self._process = subprocess.Popen(
+                command, bufsize=0, stdin=subprocess.PIPE, stdout=self._output, stderr=self._output
+            )
+        except OSError as error:
+            self._output.close()
+            raise DestinationError(f"{command[0]}: {error.strerror}") from None
+        assert self._process.stdin is not None
+        self.fd = self._process.stdin.fileno()
+
+    def answer(self) -> None:
+        """Close the pipe, and wait for the program's end."""
+        self._close_pipe()
+        status = self._process.wait()
+        self._output.seek(0)
+        said = self._output.read()
+        self._output.close()
+        place = " ".join(self._command)
+        if status < 0:
+            raise DestinationError(f"{place}: ended by {signal.Signals(-status).name}")
+        if status:
+            raise Refused(f"{place}: {_said(said, status)}")
+
+    def give_up(self) -> None:
+        """Close the pipe: the archive has no end, so that the program fails by itself, and leaves nothing."""
+        self._close_pipe()
+        if self._process.returncode is None:
+            try:
+                self._process.wait(_PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._output.close()
+
+    def _close_pipe(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(OSError):
+            self._process.stdin.close()
+
+
+def _said(output: bytes, status: int) -> str:
+    """What a program says of its failure, as one line."""
+    lines = output.decode(errors="replace").splitlines()
+    first = next((i for i, line in enumerate(lines) if "rror" in line), max(len(lines) - 1, 0))
+    text = " ".join(" ".join("".join(c if c.isprintable() else " " for c in line) for line in lines[first:]).split())
+    return text[:_SAID] or f"exit status {status}"
