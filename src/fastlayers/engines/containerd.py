@@ -36,10 +36,13 @@ class Containerd:
         return Held(digests=frozenset(re.findall("^sha256:[0-9a-f]{64}$", listed, re.MULTILINE)))
 
     def load(self) -> ProgramLoad:
-        """Begin an import, which unpacks the image too."""
+        """Begin an import, which unpacks the image too.
+
+        When containerd goes away the program asks for it again and again, without an end.
+        """
         if self._program == "nerdctl":
-            return ProgramLoad("nerdctl", "load", "--all-platforms")
-        return ProgramLoad("ctr", "images", "import", "--all-platforms", "-")
+            return ProgramLoad("nerdctl", "load", "--all-platforms", alive=("nerdctl", "namespace", "ls"))
+        return ProgramLoad("ctr", "images", "import", "--all-platforms", "-", alive=("ctr", "version"))
 
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """See that all blobs are there and unpacked, and name the image. nerdctl's exit status has said so before."""

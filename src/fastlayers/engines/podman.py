@@ -36,8 +36,8 @@ class Podman:
         return Held(frozenset(layers))
 
     def load(self) -> ProgramLoad:
-        """Begin ``podman load``."""
-        return ProgramLoad(self._program, "load")
+        """Begin ``podman load``, which ends with status 0 when it is terminated."""
+        return ProgramLoad(self._program, "load", says="Loaded image")
 
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """Nothing: what podman names is whole."""

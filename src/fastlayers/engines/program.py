@@ -7,6 +7,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Sequence
 
 from ..errors import DestinationError
 from . import Refused
@@ -14,6 +16,7 @@ from . import Refused
 __all__ = ["ProgramLoad", "ask", "find_program"]
 
 _PATIENCE = 10  # seconds that a program may take to end when it is given up
+_WATCH = 2.0  # seconds between looks at whether the engine is there
 _SAID = 400  # characters of what a program says that go into an error
 
 
@@ -51,8 +54,18 @@ class ProgramLoad:
         fd: the pipe to it.
     """
 
-    def __init__(self, *command: str) -> None:
+    def __init__(self, *command: str, alive: Sequence[str] = (), says: str = "") -> None:
+        """Start it.
+
+        Args:
+            command: the program and its arguments.
+            alive: a command that fails when the engine is gone, for a program that would wait for it for ever.
+            says: what it prints when it has loaded an image, where its exit status alone does not tell.
+        """
         self._command = command
+        self._says = says.encode()
+        self._over = threading.Event()
+        self._gone = ""
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the program
         try:
             self._process = subprocess.Popen(
@@ -63,23 +76,31 @@ class ProgramLoad:
             raise DestinationError(f"{command[0]}: {error.strerror}") from None
         assert self._process.stdin is not None
         self.fd = self._process.stdin.fileno()
+        if alive:
+            threading.Thread(target=self._watch, args=(alive,), name="engine", daemon=True).start()
 
     def answer(self) -> None:
         """Close the pipe, and wait for the program's end."""
         self._close_pipe()
         status = self._process.wait()
+        self._over.set()
         self._output.seek(0)
         said = self._output.read()
         self._output.close()
         place = " ".join(self._command)
+        if status < 0 and self._gone:
+            raise DestinationError(self._gone)
         if status < 0:
             raise DestinationError(f"{place}: ended by {signal.Signals(-status).name}")
         if status:
             raise Refused(f"{place}: {_said(said, status)}")
+        if self._says not in said:
+            raise DestinationError(f"{place}: ended before it had loaded the image")
 
     def give_up(self) -> None:
         """Close the pipe: the archive has no end, so that the program fails by itself, and leaves nothing."""
         self._close_pipe()
+        self._over.set()
         if self._process.returncode is None:
             try:
                 self._process.wait(_PATIENCE)
@@ -87,6 +108,16 @@ class ProgramLoad:
                 self._process.kill()
                 self._process.wait()
         self._output.close()
+
+    def _watch(self, alive: Sequence[str]) -> None:
+        while not self._over.wait(_WATCH):
+            try:
+                ask(*alive)
+            except DestinationError as error:
+                if not self._over.is_set():
+                    self._gone = str(error)
+                    self._process.kill()
+                return
 
     def _close_pipe(self) -> None:
         assert self._process.stdin is not None
