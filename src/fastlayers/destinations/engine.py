@@ -15,15 +15,13 @@ from dataclasses import replace
 
 from ..base import Blob
 from ..compression import Codec
-from ..engines import Engine, Held, Load, Refused, chain_id
+from ..engines import FULL, Engine, Held, Load, Refused, chain_id
 from ..errors import DestinationError
 from ..image import Image, ImageName
 from ..layer import LayerDescriptor, MeasuredLayer, NewFile, Sink
 from .archive import ArchiveStream
 
 __all__ = ["EngineImage"]
-
-_FULL = "no space left on device"
 
 
 class EngineImage:
@@ -124,7 +122,7 @@ class EngineImage:
 
     def _keep(self, refusal: Refused) -> None:
         """Remember why the archive was not taken; raise it where sending more would not help."""
-        if not self._left_out or _FULL in str(refusal):
+        if not self._left_out or FULL in str(refusal):
             raise refusal
         self._refusal = refusal
 

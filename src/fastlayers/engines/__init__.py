@@ -10,7 +10,9 @@ from typing import Protocol
 from ..errors import DestinationError
 from ..image import ImageName
 
-__all__ = ["Engine", "Held", "Load", "Refused", "chain_id", "held_chains"]
+__all__ = ["FULL", "Engine", "Held", "Load", "Refused", "chain_id", "held_chains"]
+
+FULL = "no space left on device"  # as engines say it
 
 
 class Refused(DestinationError):

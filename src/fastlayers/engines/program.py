@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 
 from ..errors import DestinationError
-from . import Refused
+from . import FULL, Refused
 
 __all__ = ["ProgramLoad", "ask", "find_program"]
 
@@ -130,4 +130,6 @@ def _said(output: bytes, status: int) -> str:
     lines = output.decode(errors="replace").splitlines()
     first = next((i for i, line in enumerate(lines) if "rror" in line), max(len(lines) - 1, 0))
     text = " ".join(" ".join("".join(c if c.isprintable() else " " for c in line) for line in lines[first:]).split())
+    if FULL in text:  # which may stand far behind: podman tells of every format that it has tried
+        text = text[: text.index(FULL) + len(FULL)][-_SAID:]
     return text[:_SAID] or f"exit status {status}"
