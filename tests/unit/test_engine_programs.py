@@ -20,6 +20,7 @@ image) cat layers;;
 load)
     cat > archive-$(ls archive-* 2>/dev/null | wc -l)
     %s
+    echo "Loaded image: app"
     ;;
 esac
 """
