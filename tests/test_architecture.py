@@ -33,6 +33,7 @@ STAGES = [
     ["popularity"],
     ["layering"],
     ["base"],
+    ["base_tree"],
     ["image"],
     ["customisation"],
     ["destinations"],

@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Any
 
 from .base import BaseImage
+from .base_tree import fit_on_base
 from .closure import Closure, normalise_nar_hash
 from .compression import Codec
 from .contents import Contents, FileList, Tree
@@ -169,14 +170,18 @@ def build_image(
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
     own = closure.extra if base is None else ()
-    custom = customise(
-        customisation,
-        closure,
-        own,
-        store_dir=store_dir,
-        store_root=store_root,
-        time=profile.mtime,
-        excluded=frozenset(layer_plan.excluded),
+    custom = fit_on_base(
+        base,
+        contents,
+        customise(
+            customisation,
+            closure,
+            own,
+            store_dir=store_dir,
+            store_root=store_root,
+            time=profile.mtime,
+            excluded=frozenset(layer_plan.excluded),
+        ),
     )
     if custom:
         kinds.append(("customisation", ()))
