@@ -10,6 +10,7 @@ import sys
 from ..errors import ClosureError
 from .customisation import add_customisation, read_customisation
 from .options import (
+    add_client,
     add_jobs,
     add_max_layers,
     add_planning,
@@ -71,7 +72,8 @@ Examples:
         help="Where the image goes.",
     )
     complete(to, complete_words(*_TRANSPORTS))
-    add_max_layers(parser, 100, "Layers of the image, a base's included. [default: %(default)s]")
+    add_max_layers(parser, None, "Layers of the image, a base's included. [default: 100]")
+    add_client(parser, "docker, podman or containerd: as many layers as are good for it, which is 120.")
     add_planning(parser)
     plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
     complete(plan, complete_file)
@@ -140,6 +142,7 @@ def run(options: argparse.Namespace) -> None:
     settings = read_settings(options)
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
+    max_layers = _max_layers(options)
     base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
@@ -155,7 +158,7 @@ def run(options: argparse.Namespace) -> None:
             closure,
             targets,
             layer_plan=layer_plan,
-            max_layers=options.max_layers,
+            max_layers=max_layers,
             strategy=options.strategy,
             exclude=options.exclude,
             base=base,
@@ -178,6 +181,15 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
     elif not options.quiet:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
+
+
+def _max_layers(options: argparse.Namespace) -> int:
+    from ..build import DEFAULT_MAX_LAYERS
+    from ..clients import layer_limit
+
+    if options.client is not None:
+        return checked("--max-layers", layer_limit, options.client, options.max_layers)
+    return DEFAULT_MAX_LAYERS if options.max_layers is None else int(options.max_layers)
 
 
 def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:

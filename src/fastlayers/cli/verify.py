@@ -6,8 +6,8 @@ import argparse
 
 from ..errors import ImageError
 from .inspect import IMAGES, add_image
-from .options import add_jobs, add_quiet
-from .parser import Parser, checked, complete, complete_words
+from .options import add_client, add_jobs, add_quiet
+from .parser import Parser, checked
 from .registry import add_access, read_access
 
 __all__ = ["define", "run"]
@@ -29,13 +29,7 @@ Examples:
   fastlayers verify docker://registry.example.org/app:1 --json
 """
     add_image(parser)
-    client = parser.add_argument(
-        "--client",
-        choices=["docker", "podman", "containerd"],
-        metavar="NAME",
-        help="docker, podman or containerd: more layers than it takes are a fault. [default: a note]",
-    )
-    complete(client, complete_words("docker", "podman", "containerd"))
+    add_client(parser, "docker, podman or containerd: more layers than it takes are a fault. [default: a note]")
     parser.add_argument("--json", action="store_true", help="Print the verdict as JSON.")
     add_jobs(parser)
     add_quiet(parser, "No progress, and nothing about a good image.")
