@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from .base import BaseImage
+from .base_tree import fit_on_base
 from .cache import DigestCache
 from .closure import Closure, normalise_nar_hash
 from .compression import Codec
@@ -215,6 +216,7 @@ def build_image(
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
+    kinds, contents = _contents(closure, layer_plan)
     custom = customise(
         customisation,
         closure,
@@ -224,10 +226,10 @@ def build_image(
         time=profile.mtime,
         excluded=frozenset(layer_plan.excluded),
     )
-    kinds, contents = _contents(closure, layer_plan, custom)
-    if store_root and any(isinstance(item, FileList) for items in contents for item in items):
-        raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
-    recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
+    if custom := fit_on_base(base, contents, custom):
+        kinds.append(("customisation", ()))
+        contents.append(custom)
+    recipes = _recipes(contents, profile, store_root, xattrs=xattrs)
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
     memory = Memory(cache, codec, partial(_previous_layers, destinations if trust_previous else ()))
     known = memory.look_up(recipes, _told_nar_hashes(closure), trust=not verify_store)
@@ -292,17 +294,22 @@ def _sent(destinations: Sequence[Destination], events: Mapping[int, Sequence[Lay
 
 
 def _contents(
-    closure: Closure, layer_plan: LayerPlan, custom: tuple[Contents, ...]
+    closure: Closure, layer_plan: LayerPlan
 ) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Contents, ...]]]:
     """Of each layer its kind and the names of its nodes, and its contents."""
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
     contents: list[tuple[Contents, ...]] = [
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
-    if custom:
-        kinds.append(("customisation", ()))
-        contents.append(custom)
     return kinds, contents
+
+
+def _recipes(
+    contents: Sequence[tuple[Contents, ...]], profile: Profile, store_root: str, *, xattrs: bool
+) -> list[LayerRecipe]:
+    if store_root and any(isinstance(item, FileList) for items in contents for item in items):
+        raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
+    return [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
 
 
 def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[str, str]:

@@ -49,7 +49,7 @@ class LayerError(FastlayersError):
 
 
 class ImageError(FastlayersError):
-    """A base image cannot be read, or is not whole."""
+    """An image cannot be read, is not whole, or has faults."""
 
     exit_status = 7
 

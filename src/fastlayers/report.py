@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from .build import BuildResult, LayerEvent
+    from .inspection.inspect import ImageFacts
+    from .inspection.verify import Verdict
     from .layering.plan import LayerPlan
     from .reuse.replay import Replay
     from .reuse.stack import LayerStack, StackLayer
@@ -20,11 +23,13 @@ __all__ = [
     "print_event",
     "print_explained",
     "print_history",
+    "print_image",
     "print_lines",
     "print_notes",
     "print_plan",
     "print_replays",
     "print_update",
+    "print_verdict",
     "start_progress",
 ]
 
@@ -360,3 +365,58 @@ def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], chang
     columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
     _table("downloads", columns, downloads, sys.stdout)
     print_update(updates[-1])
+
+
+def _printable(text: str) -> str:
+    """Text of somebody else's in one line, with nothing in it that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def print_image(facts: ImageFacts) -> None:
+    """Print what an image says of itself: digests, platform, configuration, and a table of its layers."""
+    lines = [f"image {facts.name}"]
+    if facts.index is not None:
+        lines.append(f"index {facts.index} for {', '.join(facts.platforms)}")
+    if facts.manifest is not None:
+        lines.append(f"manifest {facts.manifest.digest}, {facts.manifest.media_type}")
+    lines += [f"image ID {facts.image_id}"] if facts.image_id else []
+    lines.append(f"platform {facts.platform}")
+    lines += [f"created {facts.created}"] if facts.created else []
+    lines += [f"annotation {key}: {value}" for key, value in sorted(facts.annotations.items())]
+    lines += [f"config {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.config.items() if value]
+    print_lines(list(map(_printable, lines)))
+    rows, notes = [], []
+    for number, layer in enumerate(facts.layers, 1):
+        what = _short(layer.paths) if layer.paths else layer.history
+        row = (number, _printable(what), _megabytes(layer.size), layer.codec, (layer.digest or "")[7:19])
+        rows.append((*map(str, row), layer.diff_id[7:19]))
+        notes += [
+            _printable(f"layer {number}, annotation {key}: {value}")
+            for key, value in sorted(layer.annotations.items())
+            if key != "dev.fastlayers.paths"  # the table has them
+        ]
+    columns = [
+        ("layer", "right"),
+        ("what", "left"),
+        ("stored", "right"),
+        ("codec", "left"),
+        ("digest", "left"),
+        ("diff ID", "left"),
+    ]
+    size = _megabytes(sum(layer.size for layer in facts.layers))
+    _table(f"{len(rows)} layers, {size}", columns, rows, sys.stdout)
+    print_lines(notes)
+
+
+def print_verdict(verdict: Verdict, *, quiet: bool) -> None:
+    """Print each fault and each note as a line, and of a good image what was looked at; ``quiet``: faults alone."""
+    lines = list(map(str, verdict.faults))
+    if not quiet:
+        lines += [f"note: {note}" for note in verdict.notes]
+    if not verdict.faults and not quiet:
+        images = f"{verdict.images} image{'' if verdict.images == 1 else 's'}"
+        lines.append(
+            f"{verdict.name}: good: {images}, {verdict.layers} layers, {verdict.entries:,} entries, "
+            f"{_megabytes(verdict.size)}"
+        )
+    print_lines(list(map(_printable, lines)))

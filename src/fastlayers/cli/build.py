@@ -11,6 +11,7 @@ from ..errors import ClosureError
 from .customisation import add_customisation, read_customisation
 from .options import (
     add_cache,
+    add_client,
     add_jobs,
     add_max_layers,
     add_quiet,
@@ -79,7 +80,8 @@ Examples:
         help="Where the image goes.",
     )
     complete(to, complete_words(*_DESTINATIONS))
-    add_max_layers(parser, 100, "Layers of the image, a base's included. [default: %(default)s]")
+    add_max_layers(parser, None, "Layers of the image, a base's included. [default: 100]")
+    add_client(parser, "docker, podman or containerd: as many layers as are good for it, which is 120.")
     add_planning(parser)
     plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
     complete(plan, complete_file)
@@ -156,6 +158,7 @@ def run(options: argparse.Namespace) -> None:
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
     guidance = read_guidance(options, access)
+    max_layers = _max_layers(options)
     base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
@@ -167,7 +170,7 @@ def run(options: argparse.Namespace) -> None:
             closure,
             targets,
             layer_plan=layer_plan,
-            max_layers=options.max_layers,
+            max_layers=max_layers,
             strategy=options.strategy,
             exclude=options.exclude,
             guidance=guidance,
@@ -205,6 +208,15 @@ def _layer_plan(options: argparse.Namespace, closure: Closure, pipeline: Pipelin
     if options.plan is not None:
         return read_plan(options.plan, closure, exclude=options.exclude)
     return None if pipeline is None else plan_pipeline(closure, pipeline, exclude=options.exclude)
+
+
+def _max_layers(options: argparse.Namespace) -> int:
+    from ..build import DEFAULT_MAX_LAYERS
+    from ..clients import layer_limit
+
+    if options.client is not None:
+        return checked("--max-layers", layer_limit, options.client, options.max_layers)
+    return DEFAULT_MAX_LAYERS if options.max_layers is None else int(options.max_layers)
 
 
 def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:
