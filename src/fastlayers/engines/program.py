@@ -14,7 +14,8 @@ from . import Refused
 __all__ = ["ProgramLoad", "ask", "find_program"]
 
 _PATIENCE = 10  # seconds that a program may take to end when it is given up
-_SAID = 400  # characters of what a program says that go into an error
+_SAID = 200  # characters that go into an error of the beginning and of the end of what a program says
+_OURS = " * oci-archive: "  # podman tells of each format that it tried; this is the archive's
 
 
 def find_program(*names: str) -> str:
@@ -97,6 +98,10 @@ class ProgramLoad:
 def _said(output: bytes, status: int) -> str:
     """What a program says of its failure, as one line."""
     lines = output.decode(errors="replace").splitlines()
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     first = next((i for i, line in enumerate(lines) if "rror" in line), max(len(lines) - 1, 0))
-    text = " ".join(" ".join("".join(c if c.isprintable() else " " for c in line) for line in lines[first:]).split())
-    return text[:_SAID] or f"exit status {status}"
+    text = " ".join(ours or lines[first:])
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(text) > 2 * _SAID:  # what failed stands first, and why last
+        text = f"{text[:_SAID]} ... {text[-_SAID:]}"
+    return text or f"exit status {status}"
