@@ -142,6 +142,16 @@ def test_podman_that_does_not_work(store: Path, program: Callable[[str, str], No
         load(store, "podman:app")
 
 
+def test_what_podman_says_is_cut_to_one_line(store: Path, program: Callable[[str, str], None]) -> None:
+    """It tries formats one after the other; what failed stands at the beginning, and why at the end."""
+    tried = ["Error: payload does not match any:", " * oci: not a directory", " * oci-archive: layer %s: no space left"]
+    (store / "said").write_text("\n".join([*tried, " * dir: not a directory\n"]) % ("x" * 1000))
+    program("podman", _PODMAN % "cat said; exit 125")
+    with pytest.raises(DestinationError, match=r"^podman load: layer xx+ \.\.\. xx+: no space left$") as caught:
+        load(store, "podman:app")
+    assert len(one_line(caught)) < 450
+
+
 def test_nerdctl_gets_all_under_another_name(store: Path, program: Callable[[str, str], None]) -> None:
     program("nerdctl", _NERDCTL % "")
     made = load(store, "containerd:app:1")

@@ -18,8 +18,10 @@ from fastlayers import (
     DestinationError,
     LayerPlan,
     LayerRecipe,
+    PlanError,
     build_image,
     parse_destination,
+    read_base,
     read_closure,
 )
 from fastlayers.build import BuildResult
@@ -155,6 +157,28 @@ def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: P
     assert made.sent == engine.received - before
 
 
+def test_layers_of_a_base_image_are_left_out_too(store: Path, engine: FakeEngine) -> None:
+    load(store)
+    build = {"layer_plan": LayerPlan(((BASE,), (LIB,), (APP,))), "store_root": str(store / "root")}
+    closure = read_closure(str(store / "graph.json"))
+    below = build_image(closure, [parse_destination(f"oci:{store}/base:1")], **build)  # type: ignore[arg-type]
+    top = "/nix/store/1fxf4fycw8n4f0sj8j2wg936kkv1ajcz-top"
+    write_file(store / "root" / top[1:] / "file")
+    made = build_image(
+        Closure([top], [[]]),
+        [parse_destination("docker-daemon:app:2")],
+        base=read_base(f"oci:{store}/base:1"),
+        store_root=str(store / "root"),
+    )
+    assert layers_in(engine.loads[1], below) == [] and layers_in(engine.loads[1], made) == [top]
+    engine.forget("app:1", "app:2")
+    load_on_base = parse_destination("docker-daemon:app:3")
+    made = build_image(
+        Closure([top], [[]]), [load_on_base], base=read_base(f"oci:{store}/base:1"), store_root=str(store / "root")
+    )
+    assert layers_in(engine.loads[2], below) == [BASE, LIB, APP] and engine.whole("app:3")
+
+
 def test_who_refuses_all_of_it_ends_the_build(store: Path, engine: FakeEngine) -> None:
     engine.after_load = lambda: "invalid diffID\nfor layer 0"
     with pytest.raises(DestinationError, match="invalid diffID for layer 0") as caught:
@@ -246,7 +270,7 @@ def test_an_engine_has_a_limit_of_layers(tmp_path: Path, engine: FakeEngine) -> 
     for path in paths:
         write_file(tmp_path / path[1:] / "file")
     closure = Closure(paths, [[] for _ in paths])
-    with pytest.raises(DestinationError, match="takes at most 125 layers, and the image has 126"):
+    with pytest.raises(PlanError, match=r"^126 layers: docker takes at most 125$"):
         build_image(
             closure,
             [parse_destination("docker-daemon:app")],

@@ -9,6 +9,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 
+from ..clients import check_layer_count
 from ..errors import DestinationError
 from ..image import ImageName
 from . import Held, Refused
@@ -30,6 +31,7 @@ class Containerd:
 
     def held(self, codecs: Sequence[str]) -> Held:
         """The digests of all blobs; nerdctl tells of none."""
+        check_layer_count("containerd", len(codecs))
         if self._program == "nerdctl":
             return Held()
         listed = ask("ctr", "content", "ls", "--quiet")

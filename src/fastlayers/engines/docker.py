@@ -18,6 +18,7 @@ from urllib.parse import quote
 import urllib3
 from urllib3.exceptions import HTTPError
 
+from ..clients import check_layer_count
 from ..errors import DestinationError
 from ..image import ImageName
 from ..registry.transport import as_error
@@ -32,7 +33,6 @@ _FAREWELL = 10.0  # seconds for what is done when all else has failed
 _LOAD = 600.0  # seconds that the engine may let us wait while it reads an archive; it may take any time to unpack it
 _BLOCK = 1 << 20  # bytes that are read of the archive at once
 _LARGEST = 64 << 20  # bytes of an answer
-_DEPTH = 125  # layers that graph drivers stack
 _ZSTD = 23  # the version from which on the engine reads zstd
 _CONTAINERD = ["driver-type", "io.containerd.snapshotter.v1"]
 _NOT_UNPACKED = "Error unpacking image"
@@ -90,10 +90,7 @@ class DockerEngine:
         major = version.partition(".")[0]
         if "+zstd" in codecs and major.isdecimal() and int(major) < _ZSTD:
             raise DestinationError(f"{self._place}: version {version} reads no zstd, only {_ZSTD} and later: use gzip")
-        if not self.checks and len(codecs) > _DEPTH:
-            raise DestinationError(
-                f"{self._place}: takes at most {_DEPTH} layers, and the image has {len(codecs)}: use --max-layers"
-            )
+        check_layer_count("containerd" if self.checks else "docker", len(codecs))
 
     def _check_contents(self, loaded: ImageName) -> None:
         """See whether the engine itself says that a blob is missing; from version 28 on it can."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from ..clients import check_layer_count
 from ..image import ImageName
 from . import Held
 from .program import ProgramLoad, ask, find_program
@@ -22,6 +23,7 @@ class Podman:
 
     def held(self, codecs: Sequence[str]) -> Held:
         """The diff IDs of all images. It may have lost a layer of one, which shows when it refuses the archive."""
+        check_layer_count("podman", len(codecs))
         images = sorted(set(ask(self._program, "images", "--quiet", "--no-trunc").split()))
         if not images:
             return Held()

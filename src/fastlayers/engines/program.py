@@ -17,7 +17,8 @@ __all__ = ["ProgramLoad", "ask", "find_program"]
 
 _PATIENCE = 10  # seconds that a program may take to end when it is given up
 _WATCH = 2.0  # seconds between looks at whether the engine is there
-_SAID = 400  # characters of what a program says that go into an error
+_SAID = 200  # characters that go into an error of the beginning and of the end of what a program says
+_OURS = " * oci-archive: "  # podman tells of each format that it tried; this is the archive's
 
 
 def find_program(*names: str) -> str:
@@ -128,8 +129,12 @@ class ProgramLoad:
 def _said(output: bytes, status: int) -> str:
     """What a program says of its failure, as one line."""
     lines = output.decode(errors="replace").splitlines()
+    ours = [line.removeprefix(_OURS) for line in lines if line.startswith(_OURS)]
     first = next((i for i, line in enumerate(lines) if "rror" in line), max(len(lines) - 1, 0))
-    text = " ".join(" ".join("".join(c if c.isprintable() else " " for c in line) for line in lines[first:]).split())
-    if FULL in text:  # which may stand far behind: podman tells of every format that it has tried
-        text = text[: text.index(FULL) + len(FULL)][-_SAID:]
-    return text[:_SAID] or f"exit status {status}"
+    text = " ".join(ours or lines[first:])
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(text) > 2 * _SAID:  # what failed stands first, and why last
+        text = f"{text[:_SAID]} ... {text[-_SAID:]}"
+    if FULL in " ".join(lines) and FULL not in text:
+        text = f"{text}: {FULL}"
+    return text or f"exit status {status}"
