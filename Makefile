@@ -7,7 +7,7 @@ SOURCES = pyproject.toml setup.py MANIFEST.in README.md LICENSE \
 .PHONY: test lint bench demo clean
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest $(PYTESTFLAGS)
+	$(BIN)/python -m pytest --numprocesses=2 $(PYTESTFLAGS)
 
 lint: $(VENV)/.ready-lint
 	$(BIN)/ruff check

@@ -10,7 +10,7 @@ from itertools import groupby
 from .growth import Growth
 from .timing import Row
 
-__all__ = ["picture"]
+__all__ = ["picture", "style"]
 
 _WIDTH = 960
 _LABELS = 330  # of bars
@@ -45,7 +45,8 @@ polyline.line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 """
 
 
-def _style() -> str:
+def style() -> str:
+    """Rules for all pictures, light and dark."""
     light = "\n".join(rule.replace("%s", colours[0]) for rule, colours in _COLOURS.items())
     dark = "\n".join(rule.replace("%s", colours[1]) for rule, colours in _COLOURS.items())
     return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}{_SHAPES}"
@@ -69,7 +70,7 @@ def picture(rows: Sequence[Row], growth: Sequence[Growth], machine: Mapping[str,
     page = f'<rect x="-12" y="0" width="{_WIDTH + 24}" height="{height}" class="page"/>'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH + 24}" height="{height}"'
     head += f' viewBox="-12 0 {_WIDTH + 24} {height}" role="img" aria-label="Throughput, and how cost grows">'
-    return "\n".join([head, f"<style>\n{_style()}</style>", page, *parts, "</svg>\n"])
+    return "\n".join([head, f"<style>\n{style()}</style>", page, *parts, "</svg>\n"])
 
 
 def _text(x: float, y: float, text: str, css: str = "") -> str:

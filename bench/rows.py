@@ -18,6 +18,7 @@ import fastlayers
 from fastlayers import Customisation, LinkedTree, _core
 from fastlayers.customisation import customise
 
+from .incremental import changed_build, pushes, remembered_stream, unchanged_build
 from .inputs import (
     CORES,
     FASTLAYERS,
@@ -241,7 +242,8 @@ def builds(bench: Bench) -> Iterator[Row]:
             row.note = synced.note = missing("gcc", shared=True)
             if not row.note:
                 out = bench.file("out")
-                ours = [*FASTLAYERS, "build", *bench.source, *options, "--quiet", "--to", f"{transport}:{out}/image"]
+                ours = [*FASTLAYERS, "build", *bench.source, *options, "--no-cache", "--quiet"]
+                ours += ["--to", f"{transport}:{out}/image"]
                 peer = [str(bench.limit_program), f"-j{CORES}", "-w", str(out), "-"]
                 then_sync = ["sh", "-c", f"{shlex.join(peer)} && sync {shlex.quote(str(out))}/limit-*"]
                 peers = [Command(peer, stdin=bench.paths), Command(then_sync, stdin=bench.paths)]
@@ -278,7 +280,7 @@ def streams(bench: Bench) -> Iterator[Row]:
                 conf = write_conf(bench, plan.partition(" ")[0], layers)
                 layers_file = bench.file("layers.json")
                 layers_file.write_text(json.dumps(layers))
-                ours = Command([*FASTLAYERS, "stream", str(conf), "--quiet"], drain=True)
+                ours = Command([*FASTLAYERS, "stream", str(conf), "--no-cache", "--quiet"], drain=True)
                 peer = Command([PYTHON, str(SHARED / "bench" / "two_pass.py"), str(layers_file)], drain=True)
                 before: Callable[[], object] = _drop_caches if cold else lambda: None
                 compare([row], ours, [peer], bench.runs, bench.limit, before)
@@ -296,7 +298,8 @@ def compression(bench: Bench) -> Iterator[Row]:
     nodes = [{"path": path, "narSize": bench.sizes[path], "references": []} for path in bench.large_layer]
     graph.write_text(json.dumps({"graph": nodes}))
     plan.write_text(json.dumps([bench.large_layer]))
-    build = [*FASTLAYERS, "build", str(graph), *bench.source[1:], "--quiet", "--plan", str(plan), "--to"]
+    build = [*FASTLAYERS, "build", str(graph), *bench.source[1:], "--no-cache", "--quiet"]
+    build += ["--plan", str(plan), "--to"]
     Command([*build, f"docker-archive:{plain}"]).run()
     one_core = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
     # pigz takes most of a minute for each run, so that one has to do.
@@ -333,7 +336,7 @@ def compression(bench: Bench) -> Iterator[Row]:
 def memory(bench: Bench) -> Iterator[Row]:
     """The largest sum of PSS of all processes of a build."""
     for codec in ("none", "gzip", "zstd"):
-        command = [*FASTLAYERS, "build", *bench.source, "--quiet", "--compress", codec]
+        command = [*FASTLAYERS, "build", *bench.source, "--no-cache", "--quiet", "--compress", codec]
         command += ["--to", f"docker-archive:{bench.file('memory.tar')}"]
         yield _memory_row(f"peak memory of a build, --compress {codec}", command, len(bench.sizes))
 
@@ -364,7 +367,7 @@ def small_files(bench: Bench) -> Iterator[Row]:
     root = bench.file("million")
     names = small_tree(root, paths=100, folders=100)
     conf = write_conf(bench, "million", [[name] for name in names], root)
-    ours = [*FASTLAYERS, "stream", str(conf), "--store-root", str(root), "--quiet"]
+    ours = [*FASTLAYERS, "stream", str(conf), "--store-root", str(root), "--no-cache", "--quiet"]
     peer = Command(["tar", "-C", str(root), "-cf", "-", "nix"], drain=True)
     compare([row], Command(ours, drain=True), [peer], bench.runs, bench.limit)
     yield judge(row, at_most=1.0)
@@ -382,6 +385,10 @@ ROWS: list[Callable[[Bench], Iterator[Row]]] = [
     layer_stream,
     builds,
     streams,
+    unchanged_build,
+    changed_build,
+    remembered_stream,
+    pushes,
     compression,
     memory,
     start_up,

@@ -12,6 +12,14 @@ from required import REQUIRED, require_tool, unavailable
 __all__ = ["require_tool"]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_cache_of_the_user() -> Iterator[None]:
+    """Nothing is remembered from one test to the next, or in the home of who runs them: this cannot be a folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", os.devnull)
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of recorded graphs, golden digests and samples beside the project; without it the test is skipped."""

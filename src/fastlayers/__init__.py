@@ -10,7 +10,8 @@ Everything is imported when it is first used: a program that only plans never lo
 TYPE_CHECKING = False  # importing it from typing takes as long as the rest of --version
 if TYPE_CHECKING:
     from .base import BaseImage, read_base
-    from .build import BuildResult, BuiltLayer, build_image
+    from .build import BuildResult, BuiltLayer, LayerEvent, build_image
+    from .cache import DigestCache
     from .closure import Closure, unite
     from .compression import Codec
     from .customisation import Customisation, LinkedTree, named_store_paths, read_folder, read_tar
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     )
     from .image import Image, ImageName, Settings, read_config
     from .index import PushedIndex, push_index
-    from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
+    from .layer import Contradiction, LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
     from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
     from .popularity import Popularity, order_by_popularity
@@ -40,7 +41,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "base": ("BaseImage", "read_base"),
-    "build": ("BuildResult", "BuiltLayer", "build_image"),
+    "build": ("BuildResult", "BuiltLayer", "LayerEvent", "build_image"),
+    "cache": ("DigestCache",),
     "closure": ("Closure", "unite"),
     "compression": ("Codec",),
     "customisation": ("Customisation", "LinkedTree", "named_store_paths", "read_folder", "read_tar"),
@@ -57,7 +59,7 @@ _HOMES = {
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
     "index": ("PushedIndex", "push_index"),
-    "layer": ("LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
+    "layer": ("Contradiction", "LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
     "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
     "popularity": ("Popularity", "order_by_popularity"),
@@ -76,16 +78,19 @@ __all__ = [
     "ClosureError",
     "Codec",
     "ConfigError",
+    "Contradiction",
     "Credentials",
     "Customisation",
     "Destination",
     "DestinationError",
+    "DigestCache",
     "FastlayersError",
     "Image",
     "ImageError",
     "ImageName",
     "LayerDescriptor",
     "LayerError",
+    "LayerEvent",
     "LayerPlan",
     "LayerRecipe",
     "LayerTask",

@@ -25,6 +25,21 @@ def popularity(
     paths: NDArray[np.uint64],
     counts: NDArray[np.uint64],
 ) -> None: ...
+def partition(
+    sizes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    sets: NDArray[np.uint64],
+    groups: NDArray[np.int32],
+    limit: int,
+    *,
+    heavy_words: int,
+    heavy: int,
+    light: int,
+    joined: int,
+    least: int = 0,
+    most: int = 0,
+    passes: int = 0,
+) -> int: ...
 def resolve_names(
     names: ReadableBuffer, lists: list[Any], lengths: NDArray[np.int64], positions: NDArray[np.int32]
 ) -> bool: ...
@@ -89,6 +104,7 @@ class TarLayer:
     def size(self) -> int: ...
     @property
     def fingerprint(self) -> int: ...
+    def look(self) -> tuple[str, int, int, bool]: ...
     def __len__(self) -> int: ...
     def open(self) -> TarStream: ...
     def open_nar(self, path: str) -> TarStream: ...

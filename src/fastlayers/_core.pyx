@@ -1,12 +1,14 @@
 # The one native door: graph kernels and the tar writer. Python decides, C loops.
 
 cimport cython
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_READ, PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 
+import hashlib
 import os
 
 from .errors import LayerError
@@ -31,6 +33,21 @@ cdef extern from "_graph.h" nogil:
                           int64_t limbs, uint64_t *paths) noexcept
     int graph_popularity(int64_t n, const int64_t *indptr, const int32_t *indices, const int32_t *order,
                          int64_t limbs, const uint64_t *paths, uint64_t *counts) noexcept
+
+
+cdef extern from "_partition.h" nogil:
+    cdef enum partition_status:
+        PARTITION_OK
+        PARTITION_NO_MEMORY
+
+    cdef struct c_partition "partition":
+        int64_t n, words, heavy, heavy_weight, light_weight, joined, least, most
+        const int64_t *sizes
+        const int64_t *counts
+        const uint64_t *sets
+
+    int partition_merge(const c_partition *items, int64_t limit, int32_t *groups, int64_t *left) noexcept
+    int partition_move(const c_partition *items, int64_t free_groups, int64_t passes, int32_t *groups) noexcept
 
 
 cdef extern from "_names.h" nogil:
@@ -227,6 +244,75 @@ def popularity(
     _raise_graph_status(status)
 
 
+def partition(
+    const int64_t[::1] sizes,
+    const int64_t[::1] counts,
+    const uint64_t[:, ::1] sets,
+    int32_t[::1] groups,
+    int64_t limit,
+    *,
+    int64_t heavy_words,
+    int64_t heavy,
+    int64_t light,
+    int64_t joined,
+    int64_t least=0,
+    int64_t most=0,
+    int64_t passes=0,
+):
+    """Distribute items over groups at little cost: a group's size, times the weight of the union of its members' events.
+
+    The two groups that are cheapest to merge are merged until there are ``limit``; then items are moved to where they
+    cost least, one by one in their order. Where two choices cost the same, the lowest numbers decide.
+
+    Args:
+        sizes: int64, shape (n,), each at least 0.
+        counts: int64, shape (n,). How many members an item stands for.
+        sets: uint64, shape (n, words). The events of each item, a bit each.
+        groups: int32, shape (n,), written: each item's group, by the number of the first item in it.
+        limit: how many groups there may be, at least 1.
+        heavy_words: events in so many words of a set weigh ``heavy``, those in the others ``light``.
+        joined: weight that a group of more than one member has besides.
+        least: groups that are smaller are merged further; 0 for none.
+        most: groups that would be larger are not made; 0 for none.
+        passes: how often each item may move.
+
+    Returns:
+        How many groups there are before any item moves; more than ``limit`` where ``most`` leaves no other way.
+
+    Raises:
+        ValueError: the shapes do not fit, or the sum of all sizes times the greatest weight is not below 2^62.
+        MemoryError: 512 bytes a word of each group, or a second copy of the sets, cannot be had.
+    """
+    cdef int64_t n = sizes.shape[0], words = sets.shape[1], left = 0, total = 0, i
+    cdef int status
+    cdef c_partition items
+    if n > 0x7fffffff or counts.shape[0] != n or sets.shape[0] != n or groups.shape[0] != n:
+        raise ValueError("sizes, counts, sets and groups must have the same length, below 2^31")
+    if limit < 1 or not 0 <= heavy_words <= words or min(heavy, light, joined) < 0:
+        raise ValueError("limit must be at least 1, heavy_words within the words, and weights not negative")
+    for i in range(n):
+        if sizes[i] < 0 or counts[i] < 1 or sizes[i] > (1 << 62) - total:
+            raise ValueError("sizes must not be negative and their sum below 2^62, counts at least 1")
+        total += sizes[i]
+    if int(total) * (64 * int(words) * max(heavy, light) + joined) >= 1 << 62:
+        raise ValueError("the sum of all sizes times the greatest weight must be below 2^62")
+    if n == 0:
+        return 0
+    items.n, items.words, items.heavy = n, words, heavy_words
+    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    items.least, items.most = least, most
+    items.sizes, items.counts = &sizes[0], &counts[0]
+    items.sets = &sets[0, 0] if words else NULL
+    cdef int32_t *out = &groups[0]
+    with nogil:
+        status = partition_merge(&items, limit, out, &left)
+        if status == PARTITION_OK and passes > 0:
+            status = partition_move(&items, max(limit - left, <int64_t>0), passes, out)
+    if status == PARTITION_NO_MEMORY:
+        raise MemoryError("no memory to distribute items")
+    return left
+
+
 def resolve_names(const uint8_t[::1] names, list lists, int64_t[::1] lengths, int32_t[::1] positions):
     """Turn JSON lists of names into numbers.
 
@@ -318,6 +404,14 @@ cdef extern from "_tar.h" nogil:
     uint64_t fl_layer_size(const fl_layer *)
     uint64_t fl_layer_entries(const fl_layer *)
     uint64_t fl_layer_fingerprint(const fl_layer *)
+    struct fl_look:
+        const void *entries
+        const void *text
+        size_t entries_size, text_size
+        uint64_t bytes
+        int64_t newest
+        int canonical
+    void fl_layer_look(const fl_layer *, fl_look *)
     fl_stream *fl_stream_new(const fl_layer *)
     fl_stream *fl_stream_new_nar(const fl_layer *, size_t, size_t)
     uint64_t fl_stream_size(const fl_stream *)
@@ -534,6 +628,24 @@ cdef class TarLayer:
     def fingerprint(self):
         """64 bits that differ when an entry differs in path, kind, mode, size, mtime or inode."""
         return fl_layer_fingerprint(self.layer)
+
+    def look(self):
+        """What was seen on disk: a tuple of
+
+        - the SHA-256 digest, in hexadecimal, of all entries as they were: path, kind, mode, size, mtime, ctime, inode,
+          target, extended attributes, the bytes of files that are made for the image; it is of this kind of machine;
+        - the latest ctime, nanoseconds since 1970; the lowest int64 where nothing is on disk;
+        - the bytes of files on disk that go into the layer;
+        - whether all modes on disk are those that Nix gives store paths, 0444 and 0555.
+        """
+        cdef fl_look seen
+        fl_layer_look(self.layer, &seen)
+        digest = hashlib.sha256(b"entries 1, %d of %d bytes\n" % (len(self), seen.entries_size))
+        if seen.entries_size:
+            digest.update(PyMemoryView_FromMemory(<char *> seen.entries, seen.entries_size, PyBUF_READ))
+        if seen.text_size:
+            digest.update(PyMemoryView_FromMemory(<char *> seen.text, seen.text_size, PyBUF_READ))
+        return digest.hexdigest(), seen.newest, seen.bytes, seen.canonical != 0
 
     def __len__(self):
         """The number of entries."""

@@ -7,7 +7,8 @@
 
 struct entry {
     uint64_t size;    /* of the file's bytes */
-    uint64_t stamp;   /* of inode, mode and mtime; 0 for what is not on disk */
+    uint64_t inode;   /* of what is on disk, as it was; mtime and ctime in ns since 1970 */
+    int64_t mtime, ctime;
     size_t text;      /* in the layer's text: the path's own part, then target, data or part; then xattrs */
     uint32_t keep;    /* how many bytes of the path before are the start of this one */
     uint32_t own;     /* length of the path's own part */
@@ -15,8 +16,10 @@ struct entry {
     uint32_t xattrs;  /* length of the pax records of extended attributes */
     uint32_t owner;   /* which of the layer's owners */
     uint16_t mode;
+    uint16_t st_mode; /* kind and mode on disk; 0 for what is not there */
     char type;        /* '0' file, '2' symlink, '5' directory: tar's type flag */
     char bytes;       /* where a file's bytes are: enum bytes */
+    uint16_t none[3]; /* zeros, for all of an entry is hashed */
 };
 
 enum bytes {

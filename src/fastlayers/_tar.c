@@ -5,6 +5,7 @@
 #elif defined(__APPLE__)
 #define _DARWIN_C_SOURCE
 #define st_mtim st_mtimespec
+#define st_ctim st_ctimespec
 #else
 #define _POSIX_C_SOURCE 200809L
 #endif
@@ -168,10 +169,19 @@ static uint64_t mix_text(uint64_t state, const char *text, size_t size) {
     return mix(state, word);
 }
 
+static int64_t nanoseconds(struct timespec time) { return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec; }
+
+/* Keeps what tells whether a file is still the same. */
+static void set_stamp(struct entry *entry, const struct stat *st) {
+    entry->inode = st->st_ino;
+    entry->mtime = nanoseconds(st->st_mtim);
+    entry->ctime = nanoseconds(st->st_ctim);
+    entry->st_mode = (uint16_t)st->st_mode;
+}
+
 /* Without the ctime: when Nix optimises its store, files of valid paths get more links, and with them a new one. */
-static uint64_t stamp_of(const struct stat *st) {
-    uint64_t state = mix(st->st_ino, (uint64_t)st->st_mode);
-    return mix(state, (uint64_t)st->st_mtim.tv_sec * 1000000000u + (uint64_t)st->st_mtim.tv_nsec) | 1;
+static int same_stamp(const struct entry *entry, const struct stat *st) {
+    return entry->inode == st->st_ino && entry->st_mode == (uint16_t)st->st_mode && entry->mtime == nanoseconds(st->st_mtim);
 }
 
 /* Room for `size` more bytes of text; NULL when there is no memory. */
@@ -215,7 +225,8 @@ static enum fl_status append(struct fl_layer *layer, struct entry entry, size_t 
     size_t records = records_length(layer, &entry, path, layer->length, text + entry.own, &binary, &long_path, &long_target);
     layer->size += (records ? BLOCK + padded(records) : 0) + BLOCK + (entry.size + BLOCK - 1) / BLOCK * BLOCK;
     uint64_t state = mix_text(layer->fingerprint, path, layer->length);
-    state = mix(mix(mix(state, (uint64_t)entry.owner << 32 | (uint64_t)entry.type << 16 | entry.mode), entry.size), entry.stamp);
+    state = mix(mix(mix(state, (uint64_t)entry.owner << 32 | (uint64_t)entry.type << 16 | entry.mode), entry.size), entry.inode);
+    state = mix(mix(state, (uint64_t)entry.mtime), entry.st_mode);
     layer->fingerprint = extra ? mix_text(state, text + entry.own, extra) : state;
     return FL_OK;
 }
@@ -264,7 +275,7 @@ enum fl_status fl_add_part(struct fl_layer *layer, const char *path, const struc
     memcpy(data, &part, sizeof part);
     memcpy(data + sizeof part, source, length - sizeof part);
     struct entry entry = {.type = '0', .mode = own->mode & 07777, .size = bytes, .bytes = IN_PART};
-    entry.stamp = stamp_of(&st);
+    set_stamp(&entry, &st);
     entry.target = (uint32_t)length;
     enum fl_status status = add_made(layer, entry, path, own, data, length, place);
     free(data);
@@ -281,7 +292,7 @@ static enum fl_status add_entry(struct fl_layer *layer, int at, const char *name
     if (fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW)) return fail(place, FL_SYSTEM, layer->path);
     entry.mode = st.st_mode & 07777;
     if (plain_mode && !S_ISLNK(st.st_mode)) entry.mode = S_ISDIR(st.st_mode) || st.st_mode & S_IXUSR ? 0755 : 0644;
-    entry.stamp = stamp_of(&st);
+    set_stamp(&entry, &st);
     if (S_ISREG(st.st_mode)) {
         entry.type = '0';
         entry.size = (uint64_t)st.st_size;
@@ -465,6 +476,22 @@ uint64_t fl_layer_entries(const struct fl_layer *layer) { return layer->count; }
 
 uint64_t fl_layer_fingerprint(const struct fl_layer *layer) { return layer->fingerprint; }
 
+void fl_layer_look(const struct fl_layer *layer, struct fl_look *look) {
+    *look = (struct fl_look){
+        .entries = layer->entries, .entries_size = layer->count * sizeof *layer->entries,
+        .text = layer->text, .text_size = layer->used,
+        .newest = INT64_MIN, .canonical = 1,
+    };
+    for (size_t i = 0; i < layer->count; i++) {
+        const struct entry *entry = &layer->entries[i];
+        if (!entry->st_mode) continue;
+        if (entry->ctime > look->newest) look->newest = entry->ctime;
+        if (entry->type == '0') look->bytes += entry->size;
+        mode_t mode = entry->st_mode & 07777;
+        if (entry->type != '2' && mode != 0444 && mode != 0555) look->canonical = 0;
+    }
+}
+
 /* --- reading a layer -----------------------------------------------------------------------------------------------*/
 
 struct fl_stream *fl_stream_make(const struct fl_layer *layer, fl_format *format) {
@@ -586,7 +613,7 @@ static enum fl_status close_file(struct fl_stream *stream, struct fl_place *plac
     if (bad) status = fail(place, FL_SYSTEM, file_of(stream));
     else if ((uint64_t)st.st_size > size) status = fail(place, FL_GREW, file_of(stream));
     else if ((uint64_t)st.st_size < size) status = fail(place, FL_SHRUNK, file_of(stream));
-    else if (stamp_of(&st) != stream->entry->stamp) status = fail(place, FL_CHANGED, file_of(stream));
+    else if (!same_stamp(stream->entry, &st)) status = fail(place, FL_CHANGED, file_of(stream));
     close(stream->fd);
     stream->fd = -1;
     return status;
@@ -609,7 +636,7 @@ static enum fl_status check_empty(struct fl_stream *stream, struct fl_place *pla
     if (fstatat(AT_FDCWD, file_of(stream), &st, AT_SYMLINK_NOFOLLOW)) return fail(place, FL_SYSTEM, file_of(stream));
     if (S_ISREG(st.st_mode) && (uint64_t)st.st_size != size)
         return fail(place, (uint64_t)st.st_size > size ? FL_GREW : FL_SHRUNK, file_of(stream));
-    return stamp_of(&st) == stream->entry->stamp ? FL_OK : fail(place, FL_CHANGED, file_of(stream));
+    return same_stamp(stream->entry, &st) ? FL_OK : fail(place, FL_CHANGED, file_of(stream));
 }
 
 static enum fl_status read_file(struct fl_stream *stream, char *buffer, size_t size, size_t *got, struct fl_place *place) {
@@ -656,7 +683,7 @@ static enum fl_status fill(struct fl_stream *stream, char *buffer, size_t size, 
             part = 0;
             if (!stream->format(stream)) status = FL_NO_MEMORY;
             else if (!stream->entry) stream->ended = 1;
-            else if (stream->entry->type == '0' && !stream->left && stream->entry->stamp) status = check_empty(stream, place);
+            else if (stream->entry->type == '0' && !stream->left && stream->entry->st_mode) status = check_empty(stream, place);
         } else {
             break;
         }

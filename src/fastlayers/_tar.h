@@ -83,6 +83,16 @@ uint64_t fl_layer_size(const struct fl_layer *);         /* bytes of the whole a
 uint64_t fl_layer_entries(const struct fl_layer *);
 uint64_t fl_layer_fingerprint(const struct fl_layer *);  /* of every entry: path, kind, mode, size, mtime, inode */
 
+/* What was seen on disk when a layer was measured. */
+struct fl_look {
+    const void *entries, *text;      /* all that the table knows, on this kind of machine */
+    size_t entries_size, text_size;
+    uint64_t bytes;                  /* of files on disk that go into the layer */
+    int64_t newest;                  /* the latest ctime, ns since 1970; INT64_MIN where nothing is on disk */
+    int canonical;                   /* whether modes on disk are those that Nix gives: 0444 and 0555 */
+};
+void fl_layer_look(const struct fl_layer *, struct fl_look *);
+
 /* A stream reads its layer, which must live as long and stay as it is. */
 struct fl_stream *fl_stream_new(const struct fl_layer *);
 /* A stream of the NAR of a tree: of `count` entries of the layer from `first` on, as fl_add_tree added them. */

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,7 +23,10 @@ from .registry.access import RegistryAccess
 from .registry.platforms import default_architecture
 from .registry.reference import Reference
 
-__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "parse_reference", "read_base"]
+if TYPE_CHECKING:
+    from .registry.repository import Repository
+
+__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "parse_reference", "read_base", "read_manifest"]
 
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
 _SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}  # by the first bytes
@@ -148,13 +151,49 @@ def read_base(
     transport, path, name = parse_reference(reference)
     if transport == "docker":
         return _read_registry(Reference.parse(path), access, architecture or default_architecture(), variant)
-    try:
+    with _whole(path):
         if transport == "oci":
             return _read_layout(_Folder(path), name or None)
         archive = _Archive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
             return _read_docker(archive, name or None)
         return _read_layout(archive, name or None)
+
+
+def read_manifest(
+    reference: str,
+    access: RegistryAccess = RegistryAccess(),  # noqa: B008  frozen
+    *,
+    architecture: str = "",
+    variant: str | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The manifest and the config of an image, named as for :func:`read_base`; its layers are not looked into.
+
+    Of a docker archive without a manifest of OCI's, the manifest has digests and sizes of the layers and no annotation.
+
+    Raises:
+        ImageError, ConfigError, RegistryError: as for :func:`read_base`.
+    """
+    transport, path, name = parse_reference(reference)
+    if transport == "docker":
+        _, manifest, config = _registry_manifest(
+            Reference.parse(path), access, architecture or default_architecture(), variant
+        )
+        return manifest, config
+    with _whole(path):
+        if transport == "oci":
+            return _layout_manifest(_Folder(path), name or None)
+        archive = _Archive(path)
+        if transport == "docker-archive" and archive.has("manifest.json"):
+            return _docker_manifest(archive, name or None)
+        return _layout_manifest(archive, name or None)
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[None]:
+    """What goes wrong while an image in files is read, as the error that it is."""
+    try:
+        yield
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from None
     except NO_ARCHIVE as error:
@@ -229,7 +268,8 @@ def _object(data: bytes, place: str) -> Any:
         raise ImageError(f"{place}: not JSON: {error}") from None
 
 
-def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
+def _docker_entry(archive: _Archive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a docker archive says of an image, and its config."""
     entries = _object(archive.read("manifest.json"), f"{archive.path}: manifest.json")
     if name is not None:
         entries = [entry for entry in entries if name in (entry.get("RepoTags") or ())]
@@ -242,8 +282,13 @@ def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(entry["Layers"]):
         raise ImageError(f"{archive.path}: {len(entry['Layers'])} layers, but {len(diff_ids)} diff IDs")
+    return entry, config
+
+
+def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
+    entry, config = _docker_entry(archive, name)
     layers = []
-    for member, diff_id in zip(entry["Layers"], diff_ids, strict=True):
+    for member, diff_id in zip(entry["Layers"], config["rootfs"]["diff_ids"], strict=True):
         with archive.open(member) as file:
             suffix = _suffix(file.read(4))
         digest = diff_id  # a plain layer's digest; copying it checks it
@@ -254,7 +299,20 @@ def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
     return _image(tuple(layers), config)
 
 
-def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
+def _docker_manifest(archive: _Archive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    entry, config = _docker_entry(archive, name)
+    data = archive.read(entry["Config"])
+    own = "sha256:" + hashlib.sha256(data).hexdigest()
+    if archive.has("index.json"):  # it is an OCI layout too
+        for listed in _object(archive.read("index.json"), f"{archive.path}: index.json")["manifests"]:
+            manifest = _checked(archive, listed["digest"])
+            if manifest.get("config", {}).get("digest") == own:
+                return manifest, config
+    layers = [{"digest": blob.digest, "size": blob.size} for blob in _read_docker(archive, name).layers]
+    return {"config": {"digest": own, "size": len(data)}, "layers": layers}, config
+
+
+def _layout_manifest(layout: _Folder | _Archive, tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if not layout.has("index.json"):
         raise ImageError(f"{layout.path}: no index.json: not an OCI layout")
     manifests = _object(layout.read("index.json"), f"{layout.path}: index.json")["manifests"]
@@ -272,8 +330,13 @@ def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(manifest["layers"]):
         raise ImageError(f"{layout.path}: {len(manifest['layers'])} layers, but {len(diff_ids)} diff IDs")
+    return manifest, config
+
+
+def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
+    manifest, config = _layout_manifest(layout, tag)
     layers = []
-    for descriptor, diff_id in zip(manifest["layers"], diff_ids, strict=True):
+    for descriptor, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
         path = _blob_path(descriptor["digest"])
         if layout.size(path) != descriptor["size"]:
             raise ImageError(f"{layout.path}: {path}: {layout.size(path)} bytes, not {descriptor['size']}")
@@ -293,21 +356,30 @@ _MEDIA_TYPES = {
 }
 
 
-def _read_registry(reference: Reference, access: RegistryAccess, architecture: str, variant: str | None) -> BaseImage:
-    from .registry.pull import BlobReader, find_manifest, open_repository, read_small_blob
+def _registry_manifest(
+    reference: Reference, access: RegistryAccess, architecture: str, variant: str | None
+) -> tuple[Repository, dict[str, Any], dict[str, Any]]:
+    from .registry.pull import find_manifest, open_repository, read_small_blob
 
     repository = open_repository(reference, access, push=False)
     manifest = find_manifest(repository, reference.digest or reference.tag or "latest", architecture, variant)
     if manifest is None:
         raise ImageError(f"{reference}: there is no such image")
-    try:
-        described = manifest.document["layers"]
+    with _whole(str(reference)):
         config = _object(read_small_blob(repository, manifest.document["config"]), f"{reference}: its config")
         diff_ids = config["rootfs"]["diff_ids"]
-        if len(diff_ids) != len(described):
-            raise ImageError(f"{reference}: {len(described)} layers, but {len(diff_ids)} diff IDs")
+        if len(diff_ids) != len(manifest.document["layers"]):
+            raise ImageError(f"{reference}: {len(manifest.document['layers'])} layers, but {len(diff_ids)} diff IDs")
+        return repository, manifest.document, config
+
+
+def _read_registry(reference: Reference, access: RegistryAccess, architecture: str, variant: str | None) -> BaseImage:
+    from .registry.pull import BlobReader
+
+    repository, manifest, config = _registry_manifest(reference, access, architecture, variant)
+    with _whole(str(reference)):
         layers = []
-        for descriptor, diff_id in zip(described, diff_ids, strict=True):
+        for descriptor, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
             digest = descriptor["digest"]
             _blob_path(digest), _blob_path(diff_id)  # are digests
             if descriptor["mediaType"] not in _MEDIA_TYPES:
@@ -317,8 +389,6 @@ def _read_registry(reference: Reference, access: RegistryAccess, architecture: s
             place = f"{reference}: {digest}"
             layers.append(Blob(digest, int(descriptor["size"]), diff_id, suffix, opener, place, reference.name))
         return _image(tuple(layers), config)
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ImageError(f"{reference}: not a whole image: {type(error).__name__} {error}") from None
 
 
 def _suffix(start: bytes) -> str:

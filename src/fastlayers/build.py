@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Container, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from contextlib import closing
-from dataclasses import dataclass, replace
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, Literal
 
 from .base import BaseImage
+from .cache import DigestCache
 from .closure import Closure, normalise_nar_hash
 from .compression import Codec
 from .contents import Contents, FileList, Tree
@@ -18,15 +20,42 @@ from .customisation import Customisation, customise, named_store_paths
 from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env
-from .layer import LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
+from .layer import Contradiction, Delivery, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
+from .layering.guidance import Guidance
 from .layering.plan import LayerPlan, plan_layers
-from .parallel import available_cores, make_layers, measure_all
+from .memory import Memory, tar_profile
+from .parallel import available_cores, make_layers, measure_each
 
-__all__ = ["DEFAULT_MAX_LAYERS", "BuildResult", "BuiltLayer", "build_image"]
+__all__ = ["DEFAULT_MAX_LAYERS", "BuildResult", "BuiltLayer", "LayerEvent", "build_image"]
 
 DEFAULT_MAX_LAYERS = 100
 
 _UPLOADS = 4  # layers at once, at least, where a destination waits for a network
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEvent:
+    """What happened to a layer.
+
+    Attributes:
+        layer: its number, from 1 at the bottom; a base image's layers are not counted.
+        event: "built", or "reused" where it is remembered; then for each destination "written", "uploaded", "mounted"
+            from another repository, or "skipped": it was there.
+        bytes: of the tar that was built or reused; that were written or sent.
+        destination: which one, from 1; 0 for what is not about one.
+        seconds: that the layer took until then.
+    """
+
+    layer: int
+    event: str
+    bytes: int
+    destination: int = 0
+    seconds: float = field(default=0.0, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as plain values, for JSON."""
+        where = {"destination": self.destination} if self.destination else {}
+        return {"event": self.event, **where, "bytes": self.bytes, "seconds": round(self.seconds, 4)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +66,13 @@ class BuiltLayer:
         kind: "closure" (nodes of it) or "customisation".
         paths: the names of its nodes.
         descriptor: digests and sizes.
+        events: what happened to it.
     """
 
     kind: str
     paths: tuple[str, ...]
     descriptor: LayerDescriptor
+    events: tuple[LayerEvent, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +83,10 @@ class BuildResult:
         image: configuration and manifest.
         plan: the plan that was used.
         layers: bottom first, without the base image's.
-        sent: bytes of layers that went to registries; None where no destination is one.
         seconds: time that it took.
+        sent: bytes of layers that went to registries; None where no destination is one.
+        read: bytes of files that were read for layers; what was read twice counts twice.
+        written: bytes of layers that were written to files and pipes.
     """
 
     image: Image
@@ -61,6 +94,8 @@ class BuildResult:
     layers: tuple[BuiltLayer, ...]
     seconds: float
     sent: int | None = None
+    read: int = 0
+    written: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, for JSON."""
@@ -82,9 +117,13 @@ class BuildResult:
                     "entries": layer.descriptor.entries,
                     "seconds": round(layer.descriptor.seconds, 4),
                     "sent": layer.descriptor.sent,
+                    "events": [event.to_dict() for event in layer.events],
                 }
                 for layer in self.layers
             ],
+            "read": self.read,
+            "written": self.written,
+            "sent": self.sent,
             "seconds": round(self.seconds, 4),
         }
 
@@ -97,6 +136,7 @@ def build_image(
     max_layers: int = DEFAULT_MAX_LAYERS,
     strategy: str | None = None,
     exclude: Collection[str] = (),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
     base: BaseImage | None = None,
     settings: Settings = Settings(),  # noqa: B008  frozen
     customisation: Customisation = Customisation(),  # noqa: B008
@@ -108,8 +148,11 @@ def build_image(
     verify_store: bool = False,
     jobs: int | None = None,
     executor: Executor | None = None,
-    remembered: Callable[[LayerRecipe, Codec], LayerDescriptor | None] = lambda recipe, codec: None,
+    cache: DigestCache | None = None,
+    verify: bool = False,
+    trust_previous: bool = True,
     progress: Callable[[int, int], object] = lambda done, total: None,
+    on_event: Callable[[LayerEvent], object] = lambda event: None,
 ) -> BuildResult:
     """Build an image of a closure and write it to every destination.
 
@@ -124,6 +167,7 @@ def build_image(
             that adding one never moves a store layer.
         strategy: how to plan, None for the default.
         exclude: nodes that are to be in no layer of the plan that is made; a given plan says this itself.
+        guidance: what the strategy goes by besides the closure.
         base: the image below.
         settings: the image's configuration.
         customisation: what goes into the image besides the closure.
@@ -138,11 +182,15 @@ def build_image(
         jobs: how many worker processes, default all cores (and at least four for a registry); the bytes never
             depend on it.
         executor: makes the layers instead of worker processes of our own; it must see the same files.
-        remembered: what a recipe and a codec gave before. A layer that is remembered, and that all destinations have,
-            is not made, and nothing of it is looked at.
+        cache: what recipes gave before, and what they give now. A layer that is remembered is not hashed again; where
+            all destinations have it, it is not made. None remembers nothing.
+        verify: make and hash all layers again, also those that are remembered.
+        trust_previous: remember layers of the image that a destination had under the name that it was given.
         progress: is told, ten times a second, how many bytes of tar are made, and how many there will be.
+        on_event: is told what happens to layers, as soon as it has.
 
     Raises:
+        Contradiction: a layer is not what was remembered of it; the cache has forgotten it.
         FastlayersError: one of its classes. No destination has a half-made image then, and none has a new one, unless
             it was another destination that could not finish.
     """
@@ -158,35 +206,29 @@ def build_image(
         _check_store_paths(named, closure, "not in the closure")
     room = _store_layers(max_layers, base)
     if layer_plan is None:
-        layer_plan = plan_layers(closure, room, strategy, exclude=exclude)
+        layer_plan = plan_layers(closure, room, strategy, exclude=exclude, guidance=guidance)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
-    kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
-    contents: list[tuple[Contents, ...]] = [
-        tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
-    ]
-    own = closure.extra if base is None else ()
     custom = customise(
         customisation,
         closure,
-        own,
+        closure.extra if base is None else (),
         store_dir=store_dir,
         store_root=store_root,
         time=profile.mtime,
         excluded=frozenset(layer_plan.excluded),
     )
-    if custom:
-        kinds.append(("customisation", ()))
-        contents.append(custom)
+    kinds, contents = _contents(closure, layer_plan, custom)
     if store_root and any(isinstance(item, FileList) for items in contents for item in items):
         raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
     recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
-    known = [None if verify_store else remembered(recipe, codec) for recipe in recipes]
-    measured = _measure(recipes, known, jobs)
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
+    memory = Memory(cache, codec, partial(_previous_layers, destinations if trust_previous else ()))
+    known = memory.look_up(recipes, _told_nar_hashes(closure), trust=not verify_store)
+    measured = _measure(recipes, known, memory, jobs, trust=not verify_store)
 
     # Make: every layer once, into all destinations that lack it.
     try:
@@ -194,75 +236,164 @@ def build_image(
         sinks = [
             destination.begin(base_layers, measured, codec, local=executor is None) for destination in destinations
         ]
-        tasks, made = _tasks(destinations, measured, known, sinks, codec, expected)
-        for index, layer in enumerate(made):
-            if layer is not None:
-                for destination in destinations:
-                    destination.add(index, layer)
-        total = sum(measured[index].size for index in tasks)
+        routes = _routes(destinations, measured, known, sinks, codec, expected, verify=verify)
+        tasks = {number: route.task for number, route in enumerate(routes) if route.task is not None}
+        total = sum(measured[number].size for number in tasks)
+        ready = [(number, layer) for number, layer in enumerate(known) if layer is not None and number not in tasks]
         work = _make(tasks, measured, jobs, executor, waits, lambda done: progress(done, total))
+        layers: dict[int, LayerDescriptor] = {}
+        events: dict[int, tuple[LayerEvent, ...]] = {}
         with closing(work):  # whatever happens, nobody writes any more when destinations are aborted
-            for index, layer in work:
-                made[index] = layer
+            for number, layer in chain(ready, work):
+                layers[number] = layer
                 for destination in destinations:
-                    destination.add(index, layer)
+                    destination.add(number, layer)
+                memory.remember(number, layer)
+                events[number] = tuple(_events(number, layer, routes[number]))
+                for event in events[number]:
+                    on_event(event)
 
         # Finish: config and manifest.
-        layers = [layer for layer in made if layer is not None]
-        described = [(layer, kind, paths) for layer, (kind, paths) in zip(layers, kinds, strict=True)]
-        annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": _tar_profile(xattrs)}
-        if layer_plan.strategy:
-            annotations["dev.fastlayers.strategy"] = layer_plan.strategy
-        image = make_image(replace(settings, config=config), described, base=base, annotations=annotations)
+        described = [(layers[number], kind, paths) for number, (kind, paths) in enumerate(kinds)]
+        image = make_image(
+            replace(settings, config=config),
+            described,
+            base=base,
+            annotations=_annotations(codec, layer_plan, xattrs=xattrs),
+            recipes=memory.recipes,
+        )
         for destination in destinations:
             destination.finish(image)
+    except Contradiction as error:
+        memory.forget(error)
+        raise
     finally:
         for destination in destinations:
             destination.abort()
     return BuildResult(
         image,
         layer_plan,
-        tuple(BuiltLayer(kind, paths, layer) for layer, kind, paths in described),
+        tuple(BuiltLayer(kind, paths, layer, events[i]) for i, (layer, kind, paths) in enumerate(described)),
         time.perf_counter() - start,
-        sum(layer.sent for layer in layers) if waits else None,
+        _bytes_of("uploaded", events) if waits else None,
+        sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items()),
+        _bytes_of("written", events),
     )
 
 
-def _measure(recipes: Sequence[LayerRecipe], known: Sequence[LayerDescriptor | None], jobs: int) -> list[MeasuredLayer]:
-    """Look at the entries of all layers but those that are known."""
-    unknown = iter(measure_all([recipe for recipe, layer in zip(recipes, known, strict=True) if layer is None], jobs))
-    return [
-        next(unknown) if layer is None else MeasuredLayer(recipe, layer.tar_size, None)
-        for recipe, layer in zip(recipes, known, strict=True)
+def _contents(
+    closure: Closure, layer_plan: LayerPlan, custom: tuple[Contents, ...]
+) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Contents, ...]]]:
+    """Of each layer its kind and the names of its nodes, and its contents."""
+    kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
+    contents: list[tuple[Contents, ...]] = [
+        tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
+    if custom:
+        kinds.append(("customisation", ()))
+        contents.append(custom)
+    return kinds, contents
 
 
-def _tasks(
+def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[str, str]:
+    """What the manifest says of how the image was made."""
+    annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": tar_profile(xattrs=xattrs)}
+    if layer_plan.strategy:
+        annotations["dev.fastlayers.strategy"] = layer_plan.strategy
+    return annotations
+
+
+def _bytes_of(event: str, events: Mapping[int, Sequence[LayerEvent]]) -> int:
+    return sum(each.bytes for each in chain.from_iterable(events.values()) if each.event == event)
+
+
+def _previous_layers(destinations: Sequence[Destination]) -> list[Mapping[str, Any]]:
+    return [layer for destination in destinations for layer in destination.previous]
+
+
+def _measure(
+    recipes: Sequence[LayerRecipe],
+    known: list[LayerDescriptor | None],
+    memory: Memory,
+    jobs: int,
+    *,
+    trust: bool,
+) -> list[MeasuredLayer]:
+    """Look at the entries of all layers but those that are known; some are known then."""
+    unlooked = [recipe for recipe, layer in zip(recipes, known, strict=True) if layer is None]
+    unknown = iter(list(measure_each(unlooked, jobs)) if unlooked else ())
+    measured = []
+    for number, (recipe, layer) in enumerate(zip(recipes, known, strict=True)):
+        if layer is None:
+            measured.append(next(unknown))
+            known[number] = memory.look_up_measured(number, measured[number], trust=trust)
+        else:
+            measured.append(MeasuredLayer(recipe, layer.tar_size, None))
+    return measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """Where a layer goes.
+
+    Attributes:
+        task: how it is made; None where nobody has to.
+        sinks: for each destination a sink, None where it writes layers itself; "has" where it has the layer.
+    """
+
+    task: LayerTask | None
+    sinks: tuple[Sink | Literal["has"] | None, ...]
+
+    def deliveries(self, layer: LayerDescriptor) -> list[Delivery]:
+        """What became of the layer, for each destination."""
+        by_workers = iter(layer.deliveries)
+        return [
+            Delivery("skipped")
+            if sink == "has"
+            else Delivery("written", layer.size)
+            if sink is None
+            else next(by_workers)
+            for sink in self.sinks
+        ]
+
+    def read_again(self, layer: LayerDescriptor) -> int:
+        """Bytes that destinations read which write layers themselves."""
+        return self.sinks.count(None) * (layer.look.bytes if layer.look else layer.tar_size)
+
+
+def _routes(
     destinations: Sequence[Destination],
     measured: Sequence[MeasuredLayer],
     known: Sequence[LayerDescriptor | None],
     sinks: Sequence[Sequence[Sink | None]],
     codec: Codec,
     nar_hashes: Mapping[str, str],
-) -> tuple[dict[int, LayerTask], list[LayerDescriptor | None]]:
-    """What is to be made, by the layers' numbers; and the layers that are known and everywhere."""
-    tasks: dict[int, LayerTask] = {}
-    made: list[LayerDescriptor | None] = [None] * len(measured)
-    for number, (look, layer, *to) in enumerate(zip(measured, known, *sinks, strict=True)):
-        wanted = [layer is None or not destination.has(layer) for destination in destinations]
-        if layer is None or any(wanted):
-            lacking = tuple(sink for sink, want in zip(to, wanted, strict=True) if want and sink is not None)
-            tasks[number] = LayerTask(
-                look.recipe,
-                codec,
-                lacking,
-                table=look.table,
-                nar_hashes=_nar_hashes(look.recipe, nar_hashes),
-                known=layer,
+    *,
+    verify: bool,
+) -> list[_Route]:
+    """Where each layer goes. One that is known is made where it is verified, or where a sink wants it."""
+    routes = []
+    for look, layer, *to in zip(measured, known, *sinks, strict=True):
+        wanted: tuple[Sink | Literal["has"] | None, ...] = tuple(
+            "has" if layer is not None and destination.has(layer) else sink
+            for destination, sink in zip(destinations, to, strict=True)
+        )
+        lacking = tuple(sink for sink in wanted if sink is not None and sink != "has")
+        task = None
+        if layer is None or lacking or verify:
+            expected = _nar_hashes(look.recipe, nar_hashes)
+            task = LayerTask(
+                look.recipe, codec, lacking, table=look.table, nar_hashes=expected, known=layer, verify=verify
             )
-        else:
-            made[number] = replace(layer, seconds=0.0, sent=0)
-    return tasks, made
+        routes.append(_Route(task, wanted))
+    return routes
+
+
+def _events(number: int, layer: LayerDescriptor, route: _Route) -> Iterator[LayerEvent]:
+    """What happened to a layer, in order."""
+    yield LayerEvent(number + 1, "built" if layer.made else "reused", layer.tar_size, seconds=layer.seconds)
+    for place, delivery in enumerate(route.deliveries(layer), 1):
+        yield LayerEvent(number + 1, delivery.how, delivery.bytes, place, layer.seconds)
 
 
 def _make(
@@ -334,6 +465,16 @@ def _expected_nar_hashes(closure: Closure, store_root: str) -> dict[str, str]:
     return expected
 
 
+def _told_nar_hashes(closure: Closure) -> dict[str, str]:
+    """NAR hashes of store paths as the closure tells them; a text that is none tells nothing."""
+    told = {}
+    for i, (path, text) in enumerate(zip(closure.paths, closure.nar_hashes, strict=True)):
+        if text and closure.contents(i) == Tree(path):
+            with suppress(ClosureError):
+                told[path] = normalise_nar_hash(text)
+    return told
+
+
 def _nar_hashes(recipe: LayerRecipe, expected: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     paths = [contents.path for contents in recipe.contents if isinstance(contents, Tree)]
     return tuple((path, expected[path]) for path in paths if path in expected)
@@ -351,7 +492,3 @@ def _check_store_paths(named: Sequence[str], known: Container[str], otherwise: s
     missing = [path for path in named if path not in known]
     if missing:
         raise ConfigError(f"{', '.join(missing)}: named in the configuration or the contents, but {otherwise}")
-
-
-def _tar_profile(xattrs: bool) -> str:
-    return "nixpkgs/1+xattrs" if xattrs else "nixpkgs/1"

@@ -8,7 +8,7 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Protocol
 
-__all__ = ["BLOCK", "Readable", "pump", "sha256"]
+__all__ = ["BLOCK", "Readable", "pass_on", "pump", "sha256"]
 
 BLOCK = 1 << 20  # bytes; compressors cut the stream here, so it is part of every codec profile
 _PART = BLOCK // 4  # hashed as soon as it is read, while it is in the nearest cache
@@ -63,6 +63,16 @@ def pump(
         consume(block[:filled])
         tick(filled)
     return "sha256:" + digest.hexdigest()
+
+
+def pass_on(
+    stream: Readable, size: int, consume: Callable[[memoryview], object], tick: Callable[[int], object]
+) -> None:
+    """Consume a stream as :func:`pump` does, with one thread and no digest."""
+    block = memoryview(bytearray(min(BLOCK, max(size, 1))))
+    while got := stream.readinto(block):
+        consume(block[:got])
+        tick(got)
 
 
 def _pump_beside(

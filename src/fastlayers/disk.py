@@ -42,9 +42,8 @@ class FileOutput:
         except OSError as error:
             raise DestinationError(f"{self.path}: {error.strerror}") from None
 
-    def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> int:
+    def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> None:
         """Nothing is left to do: :func:`flush` is for who knows that the file is complete."""
-        return 0
 
     def close(self) -> None:
         """Close the file descriptor."""

@@ -15,6 +15,8 @@ from .base import BaseImage, Blob
 from .digest import sha256
 from .errors import ConfigError
 from .layer import LayerDescriptor
+from .layering.carried import PATHS, PLAN, VERSION
+from .memory import annotations_of
 from .registry.platforms import default_architecture
 from .registry.reference import HOST, NAME, TAG
 
@@ -35,6 +37,7 @@ EPOCH = "1970-01-01T00:00:01Z"  # the date of an image that is given none, as ni
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
+_ANNOTATIONS = 1 << 20  # bytes that annotations of layers may take; registries take manifests of 4 MB
 _PATHS_IN_HISTORY = 20  # of one layer; a config is fetched before anything else, so it stays small
 
 
@@ -285,6 +288,7 @@ def make_image(
     *,
     base: BaseImage | None,
     annotations: Mapping[str, str],
+    recipes: Sequence[str | None] = (),
 ) -> Image:
     """Put the image together.
 
@@ -293,6 +297,7 @@ def make_image(
         layers: bottom first: what was made, what it is ("closure", "customisation"), and the names of its nodes.
         base: the image below, if any.
         annotations: of the manifest.
+        recipes: of each layer the key by which other builders know its recipe, if there is one.
     """
     base_layers = base.layers if base else ()
     history: list[dict[str, Any]] = list(base.history) if base else []
@@ -314,14 +319,38 @@ def make_image(
     if variant:
         config["variant"] = variant
     config_bytes = canonical_json(config)
-    described = [
-        {"mediaType": _LAYER + blob.media_type_suffix, "digest": blob.digest, "size": blob.size} for blob in base_layers
-    ] + [{"mediaType": _LAYER + layer.media_type_suffix, "digest": layer.digest, "size": layer.size} for layer in made]
+    blobs: list[Blob | LayerDescriptor] = [*base_layers, *made]
+    described: list[dict[str, Any]] = [
+        {"mediaType": _LAYER + blob.media_type_suffix, "digest": blob.digest, "size": blob.size} for blob in blobs
+    ]
+    told = _layer_annotations(layers, recipes)
+    for descriptor, own in zip(described[len(base_layers) :], told, strict=True):
+        if own:
+            descriptor["annotations"] = own
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
         "config": {"mediaType": _CONFIG, "digest": sha256(config_bytes), "size": len(config_bytes)},
         "layers": described,
-        "annotations": dict(annotations),
+        "annotations": {**annotations, **({PLAN: VERSION} if any(PATHS in own for own in told) else {})},
     }
     return Image(config_bytes, canonical_json(manifest), tuple(base_layers), tuple(made))
+
+
+def _layer_annotations(
+    layers: Sequence[tuple[LayerDescriptor, str, Sequence[str]]], recipes: Sequence[str | None]
+) -> list[dict[str, str]]:
+    """What the descriptors of layers say: how others know them, and the names of their nodes, as a JSON array.
+
+    Where all take too much, names are left out, and where even that is too much, everything.
+    """
+    keys = recipes or [None] * len(layers)
+    known = [annotations_of(key, layer) for key, (layer, _, _) in zip(keys, layers, strict=True)]
+    named = [
+        {**own, PATHS: canonical_json(list(paths)).decode()} if paths else own
+        for own, (_, _, paths) in zip(known, layers, strict=True)
+    ]
+    for each in (named, known):
+        if len(canonical_json(each)) <= _ANNOTATIONS:
+            return each
+    return [{} for _ in layers]

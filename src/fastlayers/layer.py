@@ -13,21 +13,24 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from . import _core
 from .compression import Codec
 from .contents import Contents, FileList, FilePart, Generated, GeneratedEntry, Tree
-from .digest import pump
+from .digest import pass_on, pump
 from .disk import FileOutput
 from .errors import DestinationError, LayerError
 from .nar import check_nar_hashes
 
 __all__ = [
+    "Contradiction",
+    "Delivery",
     "FileRange",
     "LayerDescriptor",
     "LayerRecipe",
     "LayerTask",
+    "Look",
     "MeasuredLayer",
     "NewFile",
     "Output",
@@ -35,12 +38,29 @@ __all__ = [
     "Sink",
     "make_layer",
     "measure",
+    "parents_of",
     "rewrite_layer",
     "split_recipe",
 ]
 
 _TREES = 16  # of a layer are measured at once
 _COMPRESSOR_BLOCK = 64 << 20  # a layer below this size is compressed by one thread: others have layers of their own
+
+
+class Contradiction(LayerError):
+    """A layer is not what was remembered of it.
+
+    Attributes:
+        digest: of the stored bytes, as it was remembered.
+    """
+
+    def __init__(self, message: str, digest: str) -> None:
+        super().__init__(message, digest)  # both travel to another process
+        self.digest = digest
+
+    def __str__(self) -> str:
+        """The message alone."""
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,23 +102,55 @@ class LayerRecipe:
     xattrs: bool = False
 
 
+class Look(NamedTuple):
+    """What was seen of a layer's entries, before a file of it was opened.
+
+    Attributes:
+        fingerprint: SHA-256, in hexadecimal, of every entry: path, kind, mode, size, mtime, ctime, inode, target,
+            extended attributes. It means something on this machine alone.
+        newest: the latest ctime on disk, nanoseconds since 1970.
+        bytes: of files on disk that go into the layer.
+        canonical: whether modes on disk are those that Nix gives store paths, 0444 and 0555.
+    """
+
+    fingerprint: str
+    newest: int
+    bytes: int
+    canonical: bool
+
+
 @dataclass(frozen=True, slots=True)
 class MeasuredLayer:
-    """A layer whose entries have been looked at.
+    """A layer whose entries have been looked at, or one that is remembered, whose size is known without that.
 
     Attributes:
         recipe: what it is made of.
         size: bytes of its tar.
         table: its entries; None where they would take too much memory with those of the other layers.
+        look: what was seen of them; None where nobody has looked.
     """
 
     recipe: LayerRecipe
     size: int
     table: _core.TarLayer | None = field(repr=False)
+    look: Look | None = field(default=None, repr=False)
 
     def tar(self) -> _core.TarLayer:
         """The table; where it is not kept the entries are looked at once more."""
         return measure(self.recipe) if self.table is None else self.table
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of a layer at one place.
+
+    Attributes:
+        how: "written" to a file or a pipe, "uploaded", "mounted" from another repository, or "skipped": it was there.
+        bytes: that were written or sent.
+    """
+
+    how: Literal["written", "uploaded", "mounted", "skipped"]
+    bytes: int = 0
 
 
 class Output(Protocol):
@@ -108,11 +160,13 @@ class Output(Protocol):
     def write(self, data: memoryview) -> None:
         """Take the next bytes, which are valid until it returns."""
 
-    def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> int:
+    def finish(
+        self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]
+    ) -> Delivery | None:
         """The bytes are complete, and these are their digest and number; ``again`` sends them once more to a function.
 
         Returns:
-            How many bytes went over a network.
+            What became of them; None for "written".
         """
 
     def close(self) -> None:
@@ -122,8 +176,8 @@ class Output(Protocol):
 class Sink(Protocol):
     """Where a worker puts a layer's stored bytes; a picklable value."""
 
-    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output | None:
-        """Be ready for the bytes; None where nothing is wanted, since the layer is there already.
+    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output | Delivery:
+        """Be ready for the bytes; or say what became of the layer, where none are wanted.
 
         Args:
             known: what the layer will be, where that is known.
@@ -173,9 +227,12 @@ class LayerDescriptor:
         codec: the codec profile's name.
         media_type_suffix: ``""``, ``"+gzip"`` or ``"+zstd"``.
         entries: how many entries the tar has.
-        fingerprint: of the entries as they were on disk, 64 bits.
+        fingerprint: of the entries as they were on disk, 64 bits; None where nobody has looked at them.
+        look: what was seen of the entries, likewise.
+        made: False where the layer is remembered and was not made.
         seconds: time that it took.
-        sent: bytes that went over a network.
+        read: bytes of files that were read.
+        deliveries: what became of the bytes, for each sink of the task.
     """
 
     diff_id: str
@@ -185,9 +242,17 @@ class LayerDescriptor:
     codec: str = "none"
     media_type_suffix: str = ""
     entries: int = 0
-    fingerprint: int = field(default=0, repr=False)
+    fingerprint: int | None = field(default=None, repr=False, compare=False)
+    look: Look | None = field(default=None, repr=False, compare=False)
+    made: bool = field(default=False, compare=False)
     seconds: float = field(default=0.0, compare=False)
-    sent: int = field(default=0, compare=False)
+    read: int = field(default=0, compare=False)
+    deliveries: tuple[Delivery, ...] = field(default=(), compare=False)
+
+    @property
+    def sent(self) -> int:
+        """Bytes that went over a network."""
+        return sum(each.bytes for each in self.deliveries if each.how == "uploaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +269,7 @@ class LayerTask:
         nar_hashes: store paths of the recipe and the NAR hashes that they must have, as "sha256:" and 64 hexadecimal
             digits; checked before the layer is made.
         known: what the layer will be, where that is known; if all sinks have it already, no file is looked at.
+        verify: make and hash the layer all the same, and compare; else what is known is not hashed again.
     """
 
     recipe: LayerRecipe
@@ -213,10 +279,12 @@ class LayerTask:
     table: _core.TarLayer | None = field(default=None, repr=False)
     nar_hashes: tuple[tuple[str, str], ...] = ()
     known: LayerDescriptor | None = None
+    verify: bool = False
 
     def __reduce__(self) -> tuple[type[LayerTask], tuple[object, ...]]:
         recipe = self.recipe if self.table is None else replace(self.recipe, contents=())
-        return LayerTask, (recipe, self.codec, self.sinks, self.threads, self.table, self.nar_hashes, self.known)
+        rest = (self.table, self.nar_hashes, self.known, self.verify)
+        return LayerTask, (recipe, self.codec, self.sinks, self.threads, *rest)
 
 
 def measure(recipe: LayerRecipe) -> _core.TarLayer:
@@ -241,8 +309,7 @@ def measure(recipe: LayerRecipe) -> _core.TarLayer:
         raise LayerError(f"{profile}: a number that no tar header can hold") from None
     trees = [contents.path for contents in recipe.contents if isinstance(contents, Tree)]
     if len(trees) == len(recipe.contents):
-        parents = recipe.parents
-        for parent in sorted(_parents(trees)) if parents is None else parents:
+        for parent in parents_of(recipe):
             layer.add_directory(parent)
         for path in trees:
             layer.add_tree(path)
@@ -256,13 +323,18 @@ def split_recipe(recipe: LayerRecipe) -> list[LayerRecipe]:
     trees = [contents for contents in recipe.contents if isinstance(contents, Tree)]
     if len(trees) < len(recipe.contents) or len(trees) <= _TREES:
         return [recipe]
-    parents = recipe.parents
-    if parents is None:
-        parents = tuple(sorted(_parents([tree.path for tree in trees])))
+    parents = parents_of(recipe)
     return [
         replace(recipe, contents=recipe.contents[i : i + _TREES], parents=() if i else parents)
         for i in range(0, len(trees), _TREES)
     ]
+
+
+def parents_of(recipe: LayerRecipe) -> tuple[str, ...]:
+    """The directories that come first in a layer of trees alone."""
+    if recipe.parents is not None:
+        return recipe.parents
+    return tuple(sorted(_parents([contents.path for contents in recipe.contents if isinstance(contents, Tree)])))
 
 
 def _parents(paths: Sequence[str]) -> set[str]:
@@ -344,33 +416,47 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         DestinationError: a sink cannot be written.
     """
     start = time.perf_counter()
-    outputs: list[Output] = []
+    known = task.known
+    places: list[Output | Delivery] = []
     try:
         for sink in task.sinks:
-            output = sink.open(task.known, lambda: tick(0))
-            if output is not None:
-                outputs.append(output)
-        if task.known is not None and task.sinks and not outputs:
-            return replace(task.known, seconds=time.perf_counter() - start, sent=0)
+            places.append(sink.open(known, lambda: tick(0)))
+        outputs = [place for place in places if not isinstance(place, Delivery)]
+        if known is not None and task.sinks and not outputs and not task.verify:
+            deliveries = tuple(place for place in places if isinstance(place, Delivery))
+            return replace(known, seconds=time.perf_counter() - start, deliveries=deliveries)
         layer = measure(task.recipe) if task.table is None else task.table
+        look = Look(*layer.look())
         check_nar_hashes(layer, task.nar_hashes, threads=task.threads, tick=tick)
+        read = look.bytes if task.nar_hashes else 0
 
         def store(data: memoryview) -> None:
             for output in outputs:
                 output.write(data)
 
-        diff_id, digest, size = _produce(task, layer, store, tick)
+        trusted = None if task.verify else known
+        diff_id, digest, size = _produce(task, layer, store, tick, trusted)
+        read += look.bytes
+        if known is not None and (diff_id, digest, size) != (known.diff_id, known.digest, known.size):
+            raise _contradiction(task.recipe, diff_id, known)
 
         def again(write: Callable[[memoryview], object]) -> None:
-            if _produce(task, layer, write, lambda count: tick(0)) != (diff_id, digest, size):
+            nonlocal read
+            once_more = _produce(task, layer, write, lambda count: tick(0))
+            read += look.bytes
+            if once_more != (diff_id, digest, size):
+                if trusted is not None:
+                    raise _contradiction(task.recipe, once_more[0], trusted)
                 raise LayerError(f"{_named(task.recipe)}: its files changed while the image was built")
 
-        if task.known is not None and (digest, size) != (task.known.digest, task.known.size):
-            raise LayerError(f"{_named(task.recipe)}: is {digest}, not {task.known.digest} as it was remembered")
-        sent = sum(output.finish(digest, size, again) for output in outputs)
+        deliveries = tuple(
+            place if isinstance(place, Delivery) else place.finish(digest, size, again) or Delivery("written", size)
+            for place in places
+        )
     finally:
-        for output in outputs:
-            output.close()
+        for place in places:
+            if not isinstance(place, Delivery):
+                place.close()
     return LayerDescriptor(
         diff_id=diff_id,
         tar_size=layer.size,
@@ -380,17 +466,44 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         media_type_suffix=task.codec.media_type_suffix,
         entries=len(layer),
         fingerprint=layer.fingerprint,
+        look=look,
+        made=True,
         seconds=time.perf_counter() - start,
-        sent=sent,
+        read=read,
+        deliveries=deliveries,
     )
 
 
+def _contradiction(recipe: LayerRecipe, diff_id: str, known: LayerDescriptor) -> Contradiction:
+    what = (
+        f"is {diff_id}, not {known.diff_id}" if diff_id != known.diff_id else f"is not {known.digest} when compressed,"
+    )
+    return Contradiction(f"{_named(recipe)}: {what} as it was remembered", known.digest)
+
+
 def _produce(
-    task: LayerTask, layer: _core.TarLayer, store: Callable[[memoryview], object], tick: Callable[[int], object]
+    task: LayerTask,
+    layer: _core.TarLayer,
+    store: Callable[[memoryview], object],
+    tick: Callable[[int], object],
+    trusted: LayerDescriptor | None = None,
 ) -> tuple[str, str, int]:
-    """Give a layer's stored bytes to ``store``; its diff ID, and digest and size of the stored bytes."""
+    """Give a layer's stored bytes to ``store``; its diff ID, and digest and size of the stored bytes.
+
+    What is ``trusted`` is not computed, as far as the size of the tar agrees: of compressed bytes the digest, of which
+    there are few, is.
+    """
+    if trusted is not None and layer.size != trusted.tar_size:
+        trusted = None
+
+    def send(consume: Callable[[memoryview], object]) -> str:
+        if trusted is None:
+            return pump(layer.open(), layer.size, consume, tick, task.threads)
+        pass_on(layer.open(), layer.size, consume, tick)
+        return trusted.diff_id
+
     if task.codec.name == "none":
-        diff_id = pump(layer.open(), layer.size, store, tick, task.threads)
+        diff_id = send(store)
         return diff_id, diff_id, layer.size
     digest = hashlib.sha256()
     size = 0
@@ -403,7 +516,7 @@ def _produce(
 
     encoder = task.codec.encoder(take, task.threads if layer.size >= _COMPRESSOR_BLOCK else 1)
     try:
-        diff_id = pump(layer.open(), layer.size, encoder.write, tick, task.threads)
+        diff_id = send(encoder.write)
     except BaseException:
         try:  # ends its threads
             encoder.close()
@@ -429,7 +542,8 @@ def _errors_of(path: str) -> Iterator[None]:
 def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> None:
     """Write the tar of a layer that has been made once more, for an output that had to know the digest first.
 
-    It is not hashed again: inode, mode, size and mtime of every file must be those of the first time.
+    It is not hashed again: inode, mode, size and mtime of every file must be those of the first time. Of a layer
+    that is remembered the size of the tar must be.
 
     Raises:
         LayerError: they are not.
@@ -437,7 +551,7 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
     """
     contents = measured.recipe.contents
     layer = measured.tar()
-    if layer.size != made.tar_size or layer.fingerprint != made.fingerprint:
+    if layer.size != made.tar_size or made.fingerprint not in (None, layer.fingerprint):
         raise LayerError(f"{_named(measured.recipe)}: its files changed while the image was built")
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
     never_change = all(isinstance(item, Tree) for item in contents)

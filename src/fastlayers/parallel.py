@@ -21,9 +21,9 @@ from typing import Protocol
 
 from ._core import TarLayer
 from .errors import FastlayersError
-from .layer import LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, make_layer, measure, split_recipe
+from .layer import LayerDescriptor, LayerRecipe, LayerTask, Look, MeasuredLayer, make_layer, measure, split_recipe
 
-__all__ = ["available_cores", "make_layers", "measure_all"]
+__all__ = ["available_cores", "make_layers", "measure_each"]
 
 _SMALL = 24 << 20  # bytes; an image below it is made sooner than a second process starts
 _TABLES = 64 << 20  # bytes; tables of entries of all layers that are kept
@@ -36,8 +36,8 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def measure_all(recipes: Sequence[LayerRecipe], jobs: int) -> list[MeasuredLayer]:
-    """Look at every entry of every layer, side by side; no file is opened.
+def measure_each(recipes: Sequence[LayerRecipe], jobs: int) -> Generator[MeasuredLayer, None, None]:
+    """Look at every entry of every layer, side by side and ahead of who asks; no file is opened.
 
     Tables of entries are kept as long as all of them take no more than 64 MiB.
 
@@ -45,21 +45,19 @@ def measure_all(recipes: Sequence[LayerRecipe], jobs: int) -> list[MeasuredLayer
         LayerError: something on disk cannot go into a layer.
     """
     parts = [split_recipe(recipe) for recipe in recipes]
-    measured: list[MeasuredLayer] = []
     room = _TABLES
-    with ThreadPoolExecutor(max(jobs, 1), thread_name_prefix="measure") as threads:
-        try:
-            tables = _measured(threads, chain.from_iterable(parts))
-            for recipe, (_, *others) in zip(recipes, parts, strict=True):
-                table = next(tables)
-                for _ in others:
-                    table.add_layer(next(tables))
-                room -= table.memory
-                measured.append(MeasuredLayer(recipe, table.size, table if room >= 0 else None))
-        except BaseException:
-            threads.shutdown(cancel_futures=True)
-            raise
-    return measured
+    threads = ThreadPoolExecutor(max(jobs, 1), thread_name_prefix="measure")
+    try:
+        tables = _measured(threads, chain.from_iterable(parts))
+        for recipe, (_, *others) in zip(recipes, parts, strict=True):
+            table = next(tables)
+            for _ in others:
+                table.add_layer(next(tables))
+            room -= table.memory
+            look = Look(*table.look())
+            yield MeasuredLayer(recipe, table.size, table if room >= 0 else None, look)
+    finally:
+        threads.shutdown(cancel_futures=True)
 
 
 def _measured(threads: Executor, recipes: Iterable[LayerRecipe]) -> Iterator[TarLayer]:

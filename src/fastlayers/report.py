@@ -8,10 +8,24 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
-    from .build import BuildResult
+    from .build import BuildResult, LayerEvent
     from .layering.plan import LayerPlan
+    from .reuse.replay import Replay
+    from .reuse.stack import LayerStack, StackLayer
+    from .reuse.update import LayerChange, PathChange, Update
 
-__all__ = ["Progress", "print_build", "print_lines", "print_plan", "start_progress"]
+__all__ = [
+    "Progress",
+    "print_build",
+    "print_event",
+    "print_explained",
+    "print_history",
+    "print_lines",
+    "print_plan",
+    "print_replays",
+    "print_update",
+    "start_progress",
+]
 
 _EVERY = 5  # seconds between lines of progress
 
@@ -92,7 +106,7 @@ def _megabytes(size: int | None) -> str:
 
 
 def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], file: TextIO) -> None:
-    """Print a table; a column is its heading and "left" or "right"."""
+    """Print a table; a column is its heading and "left" or "right". The one that says "what" or "why" gives way."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -100,7 +114,7 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
     console = Console(file=file, width=None if file.isatty() else 120)
     widths = [max(map(len, [heading, *(row[i] for row in rows)])) for i, (heading, _) in enumerate(columns)]
     # Names give way where the window is narrow; numbers never do.
-    what = [heading for heading, _ in columns].index("what")
+    what = next(i for i, (heading, _) in enumerate(columns) if heading in ("what", "why"))
     widths[what] = max(8, min(widths[what], console.width - sum(widths) - 2 * len(columns) + widths[what]))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for (heading, justify), width in zip(columns, widths, strict=True):
@@ -109,19 +123,33 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
         )
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(Text(title, style="italic"), soft_wrap=True)  # of the table, it would be broken at its width
+    if title:
+        console.print(Text(title, style="italic"), soft_wrap=True)  # of the table, it would be broken at its width
     console.print(table)
 
 
 def _short(paths: Sequence[str]) -> str:
     """What a layer holds, in a few words: store paths without directory and hash part."""
-
-    def name(path: str) -> str:
-        base = path.rpartition("/")[2] if path.startswith("/") else path
-        return base[33:] if path.startswith("/") and len(base) > 33 and base[32] == "-" else base
-
-    first = ", ".join(map(name, paths[:3]))
+    first = ", ".join(map(_name, paths[:3]))
     return first + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+
+
+def _name(path: str) -> str:
+    base = path.rpartition("/")[2] if path.startswith("/") else path
+    return base[33:] if path.startswith("/") and len(base) > 33 and base[32] == "-" else base
+
+
+def _holds(stack: LayerStack, layer: StackLayer) -> str:
+    """The same for a column beside another one: the largest path, as far as sizes are known, and how many more."""
+    if layer.paths:
+        name = _name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
+        more = f" +{len(layer.paths) - 1}" if len(layer.paths) > 1 else ""
+    else:
+        name, more = layer.label or "?", ""
+    return name[: _HOLDS - len(more) - 1] + "…" + more if len(name) + len(more) > _HOLDS else name + more
+
+
+_HOLDS = 30
 
 
 def print_lines(lines: Sequence[str]) -> None:
@@ -145,10 +173,17 @@ def print_plan(made: LayerPlan) -> None:
     _table(title, columns, rows, sys.stdout)
 
 
+def print_event(event: LayerEvent) -> None:
+    """Print what happened to a layer, as a line of JSON on standard error."""
+    import json
+
+    print(json.dumps({"layer": event.layer, **event.to_dict()}), file=sys.stderr, flush=True)
+
+
 def print_build(result: BuildResult, file: TextIO) -> None:
     """Print a finished build: each layer's sizes, digest and time."""
     rows = [
-        (str(number), "base image", "", _megabytes(blob.size), blob.digest[7:19], "")
+        (str(number), "base image", "", _megabytes(blob.size), blob.digest[7:19], "", "")
         for number, blob in enumerate(result.image.base, 1)
     ]
     for number, layer in enumerate(result.layers, len(rows) + 1):
@@ -161,6 +196,7 @@ def print_build(result: BuildResult, file: TextIO) -> None:
             _megabytes(made.size),
             made.digest[7:19],
             f"{made.seconds:.2f} s",
+            ", ".join(dict.fromkeys(event.event for event in layer.events)),
         )
         rows.append(row)
     stored = sum(blob.size for blob in result.image.base) + sum(layer.descriptor.size for layer in result.layers)
@@ -171,8 +207,135 @@ def print_build(result: BuildResult, file: TextIO) -> None:
         ("stored", "right"),
         ("digest", "left"),
         ("time", "right"),
+        ("done", "left"),
     ]
     digests = f"image ID {result.image.config_digest}\nmanifest {result.image.manifest_digest}"
-    sent = "" if result.sent is None else f"{_megabytes(result.sent)} sent, "
-    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}, {sent}{result.seconds:.2f} s"
+    moved = [f"{_megabytes(result.read)} read", f"{_megabytes(result.written)} written"]
+    moved += [] if result.sent is None else [f"{_megabytes(result.sent)} sent"]
+    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
     _table(title, columns, rows, file)
+
+
+def print_update(update: Update) -> None:
+    """Print what clients download for an update, and why."""
+    unit = "as they are stored" if update.new.unit == "stored" else "NAR sizes"
+    print_lines([f"{update.old.name} -> {update.new.name}; sizes: {unit}"])
+    counts = [sum(change.by_digest for change in update.layers), sum(change.by_chain for change in update.layers)]
+    bound = "?" if update.bound is None else f"{'' if update.bound_is_exact else 'at least '}{_megabytes(update.bound)}"
+    rows = [
+        ("by digest", str(counts[0]), _megabytes(update.by_digest), _ratio(update.by_digest, update), _DIGEST),
+        ("by chain", str(counts[1]), _megabytes(update.by_chain), _ratio(update.by_chain, update), _CHAIN),
+        ("bound", "", bound, "", "the paths that are new"),
+        ("all", str(len(update.layers)), _megabytes(update.new.size), _ratio(update.new.size, update), ""),
+    ]
+    columns = [("download", "left"), ("layers", "right"), ("size", "right"), ("/ bound", "right"), ("what", "left")]
+    _table("", columns, rows, sys.stdout)
+    changed = [(number, change) for number, change in enumerate(update.layers, 1) if change.by_chain]
+    first = changed[0][0] if changed else 0
+    rows = [
+        (
+            str(number),
+            _megabytes(change.layer.size),
+            "new" if change.by_digest else "kept",
+            _holds(update.new, change.layer),
+            _why(change, first),
+        )
+        for number, change in changed
+    ]
+    if rows:
+        columns = [("layer", "right"), ("size", "right"), ("digest", "left"), ("holds", "left"), ("why", "left")]
+        print_lines([""])
+        _table("", columns, rows, sys.stdout)
+
+
+_DIGEST = "podman, containerd, skopeo: layers whose digest is new"
+_CHAIN = "Docker's graph drivers: all from the first new layer upward"
+
+
+def _ratio(size: int | None, update: Update) -> str:
+    return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
+
+
+def _why(change: LayerChange, first: int) -> str:
+    if not change.by_digest:
+        return f"above layer {first}"
+    kinds: dict[str, list[PathChange]] = {}
+    for reason in change.reasons:
+        rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
+        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason)
+    return "; ".join(
+        kind + (f" {_short([reason.path for reason in reasons])}" if reasons[0].path else "")
+        for kind, reasons in kinds.items()
+    )
+
+
+def print_explained(stack: LayerStack, lines: Sequence[str]) -> None:
+    """Print for each layer of a stack why it is one."""
+    rows = []
+    for number, (layer, line) in enumerate(zip(stack.layers, lines, strict=True), 1):
+        count = str(len(layer.paths)) if layer.paths else ""
+        rows.append((str(number), count, _megabytes(layer.size), _holds(stack, layer), line))
+    strategy = f", {stack.plan.strategy}" if stack.plan and stack.plan.strategy else ""
+    title = f"{stack.name}{strategy}: {len(stack.layers)} layers, {_megabytes(stack.size)}"
+    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
+    _table(title, columns, rows, sys.stdout)
+
+
+def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None, Replay | None]]) -> None:
+    """Print strategies beside each other: what clients download over the bound."""
+
+    def ratio(part: int, whole: int) -> str:
+        return f"{part / whole:.2f}" if whole else "-"
+
+    rows = []
+    for name, limit, found in replays:
+        row = [name, "" if limit is None else str(limit)]
+        if found is None:
+            row += ["?", "?", "?", "", "the sizes of its paths are not known"]
+        else:
+            leaf = found.leaf
+            row += [
+                ratio(found.by_digest, found.bound),
+                ratio(found.by_chain, found.bound),
+                ratio(leaf.by_digest, leaf.bound),
+                _megabytes(found.by_digest),
+                f"leaf: {len(leaf.steps)} of {len(found.steps)}",
+            ]
+        rows.append(row)
+    bound = next((found.bound for _, _, found in replays if found is not None), None)
+    updates = f"{len(names) - 1} update{'s' if len(names) > 2 else ''}"
+    title = f"{updates}, {names[0]} to {names[-1]}; the bound is {_megabytes(bound)}"
+    columns = [
+        ("strategy", "left"),
+        ("layers", "right"),
+        ("D", "right"),
+        ("C", "right"),
+        ("leaf", "right"),
+        ("by digest", "right"),
+        ("what", "left"),
+    ]
+    _table(title, columns, rows, sys.stdout)
+
+
+def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> None:
+    """Print the layers of the last of some stacks, and what clients downloaded from each to the next."""
+    stack = stacks[-1]
+    rows = []
+    for number, layer in enumerate(stack.layers, 1):
+        share = f"{100 * layer.size / stack.size:.1f} %" if layer.size is not None and stack.size else "?"
+        what = _short(layer.paths) if layer.paths else layer.label or "?"
+        rows.append((str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share, what))
+    unit = "stored sizes" if stack.unit == "stored" else "NAR sizes"
+    title = f"{stack.name}: {len(stack.layers)} layers, {_megabytes(stack.size)} ({unit})"
+    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
+    _table(title, columns, rows, sys.stdout)
+    if not updates:
+        return
+    rows = []
+    for number, update in enumerate(updates, 1):
+        bound = "?" if update.bound is None else ("" if update.bound_is_exact else ">= ") + _megabytes(update.bound)
+        figures = (_megabytes(update.by_digest), _megabytes(update.by_chain), bound)
+        rows.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
+    columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
+    _table("downloads", columns, rows, sys.stdout)
+    print_update(updates[-1])

@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,13 +16,16 @@ from typing import Any
 import msgspec
 
 from .base import NO_ARCHIVE
+from .cache import DigestCache
+from .compression import Codec
 from .contents import Tree
 from .digest import BLOCK
 from .errors import ConfigError, ImageError
 from .image import check_config, merge_env
-from .layer import LayerDescriptor, LayerRecipe, LayerTask, Profile
+from .layer import Contradiction, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile
+from .memory import Memory
 from .outer import LayersInOrder, OuterTar
-from .parallel import available_cores, make_layers, measure_all
+from .parallel import available_cores, make_layers, measure_each
 
 __all__ = ["stream_image"]
 
@@ -63,6 +66,8 @@ def stream_image(
     store_root: str = "",
     verify_store: bool = False,
     jobs: int | None = None,
+    cache: DigestCache | None = None,
+    verify: bool = False,
     log: Callable[[str], object] = lambda line: None,
 ) -> None:
     """Write the image of a conf.json of nixpkgs' streamLayeredImage.
@@ -74,9 +79,12 @@ def stream_image(
         store_root: the folder below which store paths are: the layers', ``from_image`` and ``customisation_layer``.
         verify_store: check each layer's store paths against the NAR hashes that the store has registered.
         jobs: how many worker processes, default all cores.
+        cache: what layers gave before, and what they give now; a layer that is remembered is not hashed again.
+        verify: hash also what is remembered.
         log: gets the lines that the original writes to standard error.
 
     Raises:
+        Contradiction: a layer is not what was remembered of it; the cache has forgotten it.
         ConfigError: conf.json is not what nixpkgs writes.
         ClosureError: a store path that is to be verified is not registered.
         ImageError: the base image or the customisation layer is not whole.
@@ -104,27 +112,7 @@ def stream_image(
     else:
         _write_base(store_root + conf.from_image, out, config)
 
-    measured = measure_all(recipes, jobs)
-
-    def member(index: int, layer: LayerDescriptor) -> str:
-        paths = conf.store_layers[index]
-        log(f"Creating layer {len(out.layers) + 1} from paths: {paths}")
-        diff_id = layer.diff_id.removeprefix("sha256:")
-        out.layers.append((diff_id, f"{diff_id}/layer.tar", paths))
-        return f"{diff_id}/layer.tar"
-
-    in_order = LayersInOrder(tar, measured, member)
-    tasks = [
-        LayerTask(
-            layer.recipe,
-            table=layer.table,
-            nar_hashes=tuple((tree.owner, expected[tree.owner]) for tree in layer.recipe.contents if expected),
-        )
-        for layer in measured
-    ]
-    with closing(make_layers(tasks, [layer.size for layer in measured], jobs=jobs)) as work:
-        for index, layer in work:
-            in_order.add(index, layer)
+    _write_layers(recipes, out, conf.store_layers, expected, jobs, cache, verify)
     _write_customisation(conf.customisation_layer, store_root, out)
 
     log("Adding manifests...")
@@ -144,6 +132,52 @@ def stream_image(
     tar.member("manifest.json", json.dumps(manifest, indent=4).encode())
     tar.end()
     log("Done.")
+
+
+def _write_layers(
+    recipes: Sequence[LayerRecipe],
+    out: _Output,
+    names: Sequence[list[str]],
+    expected: Mapping[str, str],
+    jobs: int,
+    cache: DigestCache | None,
+    verify: bool,
+) -> None:
+    """Write the layers of store paths, in order; what is remembered as soon as it and all before it are measured."""
+
+    def member(index: int, layer: LayerDescriptor) -> str:
+        out.log(f"Creating layer {len(out.layers) + 1} from paths: {names[index]}")
+        diff_id = layer.diff_id.removeprefix("sha256:")
+        out.layers.append((diff_id, f"{diff_id}/layer.tar", names[index]))
+        return f"{diff_id}/layer.tar"
+
+    memory = Memory(cache, Codec())
+    measured: list[MeasuredLayer] = []
+    tasks: dict[int, LayerTask] = {}
+    in_order = LayersInOrder(out.tar, measured, member)
+    with closing(measure_each(recipes, jobs)) as looks:
+        for index, layer in enumerate(looks):
+            measured.append(layer)
+            known = memory.look_up_measured(index, layer, trust=not expected)
+            if known is not None and not verify:
+                in_order.add(index, known)
+                continue
+            tasks[index] = LayerTask(
+                layer.recipe,
+                table=layer.table,
+                nar_hashes=tuple((tree.owner, expected[tree.owner]) for tree in layer.recipe.contents if expected),
+                known=known,
+                verify=verify,
+            )
+    numbers = list(tasks)
+    try:
+        with closing(make_layers(list(tasks.values()), [measured[i].size for i in numbers], jobs=jobs)) as work:
+            for number, made in work:
+                in_order.add(numbers[number], made)
+                memory.remember(numbers[number], made)
+    except Contradiction as error:
+        memory.forget(error)
+        raise
 
 
 def _read_conf(file: str) -> _Conf:

@@ -80,6 +80,11 @@ class DockerRegistry:
         found = re.findall(r'"([A-Z]+) (/v2/\S*) HTTP/1\.1" (\d+)', self._log.read_text())
         return [(method, path.partition("?")[0], int(status)) for method, path, status in found]
 
+    def blobs_sent(self) -> list[tuple[str, int]]:
+        """Which blobs clients got until now, by digest, and how many bytes of them."""
+        found = re.findall(r'"GET /v2/\S*/blobs/(sha256:[0-9a-f]{64}) HTTP/1\.1" 20[06] (\d+)', self._log.read_text())
+        return [(digest, int(size)) for digest, size in found]
+
     def tags(self, repository: str) -> list[str]:
         folder = self.storage / "docker/registry/v2/repositories" / repository / "_manifests/tags"
         return sorted(tag.name for tag in folder.iterdir()) if folder.is_dir() else []

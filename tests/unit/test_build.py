@@ -137,6 +137,7 @@ def test_a_layout_is_valid(closure: Closure, codec: Codec) -> None:
     assert manifest["annotations"] == {
         "dev.fastlayers.codec": codec.profile,
         "dev.fastlayers.tar": "nixpkgs/1",
+        "dev.fastlayers.plan": "1",
         "dev.fastlayers.strategy": "popularity/1",
     }
     assert made.image.config_digest == manifest["config"]["digest"]
@@ -443,15 +444,15 @@ def test_a_file_that_changes_leaves_no_image(
     monkeypatch.setattr(parallel, "_SMALL", small)
     file = Path("../in/root" + APP) / "bin/app"
     file.chmod(0o755)
-    measured = parallel.measure_all
+    measured = parallel.measure_each
 
     def measure_and_spoil(*arguments: Any) -> list[MeasuredLayer]:
-        layers = measured(*arguments)
+        layers = list(measured(*arguments))
         with file.open("ab") as script:
             script.write(bytes(100_000))
         return layers
 
-    monkeypatch.setattr("fastlayers.build.measure_all", measure_and_spoil)
+    monkeypatch.setattr("fastlayers.build.measure_each", measure_and_spoil)
     with pytest.raises(LayerError, match="app"):
         build(closure, "docker-archive:image.tar", "oci:image", codec=codec, jobs=2)
     assert os.listdir() == []

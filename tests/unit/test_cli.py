@@ -377,7 +377,20 @@ def test_json(folder: Path) -> None:
     result = json.loads(done.stdout)
     assert result["destinations"] == ["oci:image", "oci-archive:image.tar"]
     assert [layer["paths"] for layer in result["layers"]] == [[BASE], [LIB], [APP]]
-    assert done.stderr == ""
+    assert result["written"] == 2 * sum(layer["size"] for layer in result["layers"])
+    assert result["read"] == 40_032 and result["sent"] is None
+    happened = {layer: [] for layer in (1, 2, 3)}
+    for line in done.stderr.splitlines():
+        event = json.loads(line)
+        happened[event.pop("layer")].append(event)
+    assert [happened[layer] for layer in (1, 2, 3)] == [layer["events"] for layer in result["layers"]]
+    for layer in result["layers"]:
+        assert [(event["event"], event.get("destination"), event["bytes"]) for event in layer["events"]] == [
+            ("built", None, layer["tar_size"]),
+            ("written", 1, layer["size"]),
+            ("written", 2, layer["size"]),
+        ]
+    assert fastlayers(*BUILD, "--to", "oci:image", "--json", "--quiet").stderr == ""
 
 
 def config_of(folder: Path, *options: str, **environment: str) -> dict[str, Any]:

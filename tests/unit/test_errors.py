@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 
 from fastlayers.cli import run
+from layouts import Layer, write_layout
+from layouts import digest as layer_digest
 from nix_stores import make_database, registered
 from stores import ABSENT, APP, BASE, LIB, NODES, make_store, write_file, write_json
 
@@ -568,7 +570,60 @@ COMMAND_LINES = [
     Case("no conf at all", ("stream",), USAGE, "CONF"),
 ]
 
-CASES = [*CLOSURES, *STORES, *CUSTOM, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
+
+def layout_with(manifest: dict[str, Any]) -> Callable[[Path], object]:
+    """An OCI layout in which the plan of the only layer is spoilt."""
+
+    def prepare(folder: Path) -> None:
+        write_layout(folder / "image", [Layer(b"1", [BASE])])
+        index = json.loads((folder / "image/index.json").read_text())
+        old = folder / "image/blobs/sha256" / index["manifests"][0]["digest"][7:]
+        data = json.dumps({**json.loads(old.read_text()), **manifest}).encode()
+        index["manifests"][0]["digest"] = layer_digest(data)
+        (old.parent / layer_digest(data)[7:]).write_bytes(data)
+        (folder / "image/index.json").write_text(json.dumps(index))
+
+    return prepare
+
+
+NEXT = ("diff", "graph.json")
+REUSE = [
+    Case("a diff of one", NEXT, USAGE, "NEW"),
+    Case("a diff with nothing", (*NEXT, "absent"), CLOSURE, "absent: No such file"),
+    Case("a diff with a folder", (*NEXT, "root"), CLOSURE, "root: Is a directory"),
+    Case("a diff of standard input twice", ("diff", "-", "-"), USAGE, "standard input can be read once"),
+    Case("a diff with no transport", (*NEXT, "oci:"), USAGE, "oci:: expected docker-archive:"),
+    Case("a diff with no image", (*NEXT, "oci:absent"), IMAGE, "absent"),
+    Case("a diff with no name", (*NEXT, "docker://UPPER/x"), USAGE, "not an image reference"),
+    Case("a diff with a broken plan", (*NEXT, "p"), PLAN, "p: layer 1 is empty", text("p", "[[]]")),
+    Case("a diff with credentials for nobody", (*NEXT, "graph.json", "--creds", "a:b"), USAGE, "for none"),
+    Case("a diff by no strategy", (*NEXT, "graph.json", "--strategy", "x"), PLAN, "no strategy x; there are: pop"),
+    Case("an image with another plan", (*NEXT, "oci:image"), PLAN, "dev.fastlayers.plan: a plan of version 7",
+         layout_with({"annotations": {"dev.fastlayers.plan": "7"}})),
+    Case("an image that says nothing", (*NEXT, "oci:image"), PLAN, "oci:image: this image does not say which paths",
+         layout_with({"annotations": {}})),
+    Case("an image with a layer too many", (*NEXT, "oci:image"), IMAGE, "2 layers, but 1 diff IDs",
+         layout_with({"layers": [{"digest": "sha256:0", "size": 1}, {}]})),
+    Case("an image with a layer of no size", (*NEXT, "oci:image"), IMAGE, "not a whole image: KeyError 'size'",
+         layout_with({"layers": [{"digest": "sha256:0"}]})),
+    Case("a path that is nowhere", ("explain", "graph.json", "zlib"), PLAN, "zlib: in no layer of graph.json"),
+    Case("paths that nobody tells", ("explain", "oci:image", "zlib"), PLAN, "does not say which paths",
+         layout_with({"annotations": {}})),
+    Case("a closure of something else", ("explain", "oci:image", BASE, "--closure", "other.json"), PLAN,
+         f"{BASE}: its references are not known",
+         lambda folder: (layout_with({})(folder), write_json(folder / "other.json", [node(LIB)]))),
+    Case("a history of one", ("simulate", "graph.json"), PLAN, "graph.json: one image is no history"),
+    Case("a history without sizes", ("simulate", "graph.txt", "graph.txt", "--strategy", "popularity"), PLAN,
+         "a NAR size is not known", text("graph.txt", f"{BASE}\n\n0\n")),
+    Case("a history by no plan", ("simulate", "graph.json", "graph.json", "--strategy", "x"), PLAN, "no strategy x"),
+    Case("a history of no layers", ("simulate", "graph.json", "--max-layers", "0"), USAGE, "--max-layers"),
+    Case("a history that breaks off", ("simulate", "h.jsonl"), CLOSURE, "h.jsonl: line 2: not JSON",
+         text("h.jsonl", '[{"path": "' + BASE + '", "references": []}]\n[{')),
+    Case("a page in no folder", ("report", "graph.json", "--html", "no/page.html"), DESTINATION, "no/page.html: No"),
+    Case("a page that is a folder", ("report", "graph.json", "--html", "root"), DESTINATION, "root: Is a directory"),
+]  # fmt: skip
+
+CASES = [*REUSE, *CLOSURES, *STORES, *CUSTOM, *PLANS, *CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS, *COMMAND_LINES]
 
 
 def listing(folder: Path) -> dict[str, tuple[int, str]]:

@@ -167,7 +167,8 @@ def descriptor(letter: str) -> LayerDescriptor:
 def test_make_image() -> None:
     paths = [f"/nix/store/{number}" for number in range(25)]
     layers = [(descriptor("a"), "closure", paths), (descriptor("b"), "customisation", [])]
-    image = make_image(Settings({"Cmd": ["x"]}, "amd64"), layers, base=None, annotations={"k": "v"})
+    settings, recipes = Settings({"Cmd": ["x"]}, "amd64"), ["c" * 64, None]
+    image = make_image(settings, layers, base=None, annotations={"k": "v"}, recipes=recipes)
     config, manifest = json.loads(image.config), json.loads(image.manifest)
     assert image.config == canonical_json(config) and image.manifest == canonical_json(manifest)
     assert config["rootfs"] == {"type": "layers", "diff_ids": ["sha256:" + "a" * 64, "sha256:" + "b" * 64]}
@@ -178,14 +179,36 @@ def test_make_image() -> None:
         "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
         "digest": "sha256:" + "A" * 64,
         "size": 99,
+        "annotations": {
+            "dev.fastlayers.recipe": "c" * 64,
+            "dev.fastlayers.diff-id": "sha256:" + "a" * 64,
+            "dev.fastlayers.tar-size": "10240",
+            "dev.fastlayers.entries": "0",
+            "dev.fastlayers.codec": "gzip x",
+            "dev.fastlayers.paths": json.dumps(paths, separators=(",", ":")),
+        },
     }
-    assert manifest["annotations"] == {"k": "v"}
+    assert {"dev.fastlayers.recipe", "dev.fastlayers.paths"}.isdisjoint(manifest["layers"][1]["annotations"])
+    assert manifest["annotations"] == {"k": "v", "dev.fastlayers.plan": "1"}
     assert manifest["config"]["size"] == len(image.config) and manifest["config"]["digest"] == image.config_digest
     assert image.layer_digests == [layer["digest"] for layer in manifest["layers"]]
     entry = image.index_entry(ImageName("app", "1"))
     assert entry["digest"] == image.manifest_digest and entry["size"] == len(image.manifest)
     assert json.loads(image.docker_manifest(ImageName("app")))[0]["RepoTags"] == ["app:latest"]
     assert not json.loads(image.docker_manifest(ImageName()))[0]["RepoTags"]
+
+
+@pytest.mark.parametrize(("layers", "told"), [(100, "all"), (400, "no paths"), (4000, "nothing")])
+def test_annotations_stay_below_what_registries_take(layers: int, told: str) -> None:
+    one = (descriptor("a"), "closure", ["/nix/store/" + "x" * 100] * 30)
+    image = make_image(Settings(), [one] * layers, base=None, annotations={}, recipes=["c" * 64] * layers)
+    manifest = json.loads(image.manifest)
+    assert ("dev.fastlayers.plan" in manifest["annotations"]) == (told == "all")
+    for layer in manifest["layers"]:
+        own = layer.get("annotations", {})
+        assert ("dev.fastlayers.paths" in own) == (told == "all")
+        assert ("dev.fastlayers.recipe" in own) == (told != "nothing")
+    assert len(image.manifest) < (2 << 20)
 
 
 @pytest.mark.parametrize(

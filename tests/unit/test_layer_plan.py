@@ -32,7 +32,7 @@ def test_rule_of_2018(limit: int, n: int) -> None:
     """As many layers as paths, until there are too many paths: then the last layer takes all that remain."""
     closure = chain(n)
     order = [closure.paths[i] for i in order_by_popularity(closure).order]
-    layers = plan_layers(closure, limit).layers
+    layers = plan_layers(closure, limit, "popularity").layers
     assert len(layers) == min(n, limit)
     assert [path for layer in layers for path in layer] == order == closure.paths[::-1]
     assert all(len(layer) == 1 for layer in layers[:-1])
@@ -41,7 +41,7 @@ def test_rule_of_2018(limit: int, n: int) -> None:
 
 def test_example_of_2018_in_four_layers() -> None:
     graph = {"A": "BG", "B": "CE", "C": "DE", "D": "F", "E": "F", "F": "", "G": ""}
-    made = plan_layers(Closure(list(graph), list(graph.values())), 4)
+    made = plan_layers(Closure(list(graph), list(graph.values())), 4, "popularity")
     assert made.layers == (("F",), ("E",), ("D",), ("C", "B", "G", "A"))
 
 
@@ -49,12 +49,12 @@ def test_what_is_excluded_counts_for_nothing() -> None:
     """Without A and G, B is the root: then F 4, E 3, D 3, C 2, B 1, as nixpkgs' pipeline with exclude_paths has it."""
     graph = {"A": "BG", "B": "CE", "C": "DE", "D": "F", "E": "F", "F": "", "G": ""}
     closure = Closure(list(graph), list(graph.values()), nar_sizes=[1] * 7)
-    made = plan_layers(closure, 3, exclude=["G", "A", "none"])
+    made = plan_layers(closure, 3, "popularity", exclude=["G", "A", "none"])
     assert made.excluded == ("A", "G")
     assert made.layers == (("F",), ("E",), ("D", "C", "B"))
     operations = [["popularity_contest"], ["limit_layers", 3]]
     assert plan_pipeline(closure, Pipeline(operations), exclude=["A", "G"]).layers == made.layers
-    assert plan_layers(closure, 3, exclude=closure.paths).layers == ()
+    assert plan_layers(closure, 3, "popularity", exclude=closure.paths).layers == ()
 
 
 def test_empty_closure_has_no_layers() -> None:
@@ -62,16 +62,15 @@ def test_empty_closure_has_no_layers() -> None:
 
 
 def test_sizes_and_strategy() -> None:
-    made = plan_layers(chain(4), 2)
+    made = plan_layers(chain(4), 2, "popularity")
     assert made.sizes == (13, 10 + 11 + 12)
     assert made.strategy == "popularity/1"
-    assert plan_layers(chain(4), 2, "popularity") == made
     assert DEFAULT_STRATEGY in STRATEGIES
 
 
 def test_size_is_unknown_where_one_node_has_none() -> None:
     closure = Closure([APP, LIB, BASE], [[LIB], [BASE], []], nar_sizes=[1, None, 3])
-    assert plan_layers(closure, 2).sizes == (3, None)
+    assert plan_layers(closure, 2, "popularity").sizes == (3, None)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
@@ -81,13 +80,13 @@ def test_no_layers(limit: int) -> None:
 
 
 def test_no_such_strategy() -> None:
-    with pytest.raises(PlanError, match="no strategy size; there are: popularity, auto"):
+    with pytest.raises(PlanError, match="no strategy size; there are: expected-cost, popularity, auto"):
         plan_layers(chain(2), 2, "size")
 
 
 def test_json_there_and_back(tmp_path: Path) -> None:
     closure = chain(5)
-    made = plan_layers(closure, 3)
+    made = plan_layers(closure, 3, "popularity")
     whole, layers = tmp_path / "plan.json", tmp_path / "layers.json"
     whole.write_text(made.to_json())
     layers.write_text(made.to_layers())

@@ -64,7 +64,7 @@ def test_an_error_in_one_layer_ends_the_work(
     monkeypatch.setattr(parallel, "_SMALL", small)
     make_store(tmp_path)
     recipes = [LayerRecipe((Tree(path),), root=str(tmp_path / "root")) for path in (APP, LIB, BASE)]
-    sizes = [layer.size for layer in parallel.measure_all(recipes, jobs)]
+    sizes = [layer.size for layer in parallel.measure_each(recipes, jobs)]
     (tmp_path / "root" / LIB[1:] / "lib" / "lib.so").unlink()
     (tmp_path / "root" / LIB[1:] / "lib" / "lib.so.1").unlink()
     (tmp_path / "root" / LIB[1:] / "lib").rmdir()
@@ -76,7 +76,7 @@ def test_an_error_in_one_layer_ends_the_work(
 def test_the_largest_layer_is_made_first(tmp_path: Path) -> None:
     make_store(tmp_path)
     recipes = [LayerRecipe((Tree(path),), root=str(tmp_path / "root")) for path in (APP, LIB, BASE)]
-    sizes = [layer.size for layer in parallel.measure_all(recipes, 2)]
+    sizes = [layer.size for layer in parallel.measure_each(recipes, 2)]
     assert sizes[1] > sizes[0] == sizes[2]
     submitted: list[str] = []
 

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
+from caches import named_nodes
 from fake_registry import FakeRegistry, Reply, Seen, basic, digest_of
 from fastlayers import (
     Codec,
     Credentials,
     DestinationError,
+    DigestCache,
     LayerDescriptor,
     LayerError,
-    LayerRecipe,
     PushOptions,
     Reference,
     RegistryAccess,
@@ -38,7 +39,7 @@ from fastlayers.registry import sink, transport
 from fastlayers.registry.connection import Session
 from fastlayers.registry.sink import RegistrySink
 from fastlayers.registry.upload import Holdings
-from stores import NODES, make_store
+from stores import NODES, make_store, write_json
 
 SECRET = "hunter2-in-secret"
 LAYERS = len(NODES)
@@ -55,9 +56,17 @@ def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
-    """The small store, with its graph.json."""
+    """The small store, with its graph.json; and with one, named.json, that knows its store paths where they are."""
     make_store(tmp_path)
+    write_json(tmp_path / "named.json", {"graph": named_nodes(tmp_path / "root")})
     return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DigestCache:
+    """One that is empty; the store of named.json is Nix's."""
+    monkeypatch.setenv("NIX_STORE_DIR", str(tmp_path / "root/nix/store"))
+    return DigestCache.open(str(tmp_path / "cache"))
 
 
 def push(
@@ -69,21 +78,17 @@ def push(
     options: PushOptions = PushOptions(),  # noqa: B008
     **build: Any,
 ) -> BuildResult:
+    """With a cache, an image of store paths whose NAR hashes are known, else of files below a root."""
     destination = parse_destination(f"docker://{registry.host}/{to}", access=access, push=options)
-    closure = read_closure(str(store / "graph.json"))
-    return build_image(closure, [destination], **{"store_root": str(store / "root"), "jobs": 1, **build})
+    closure = read_closure(str(store / ("named.json" if "cache" in build else "graph.json")))
+    root = "" if "cache" in build else str(store / "root")
+    return build_image(closure, [destination], **{"store_root": root, "jobs": 1, **build})
 
 
 def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
     text = str(caught.value)
     assert text and "\n" not in text and SECRET not in text
     return text
-
-
-def remember(made: BuildResult) -> Callable[[LayerRecipe, Codec], LayerDescriptor | None]:
-    """What a cache would know after a build."""
-    known = {layer.paths: layer.descriptor for layer in made.layers}
-    return lambda recipe, codec: known.get(tuple(item.owner for item in recipe.contents))
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
@@ -401,13 +406,13 @@ def test_the_second_push_asks_once(store: Path, registry: FakeRegistry) -> None:
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip"])
-def test_layers_that_are_remembered_are_not_looked_at(codec: Any, store: Path, registry: FakeRegistry) -> None:
-    made = push(store, registry, codec=Codec(codec))
+def test_layers_that_are_remembered_are_not_looked_at(
+    codec: Any, store: Path, registry: FakeRegistry, cache: DigestCache
+) -> None:
+    made = push(store, registry, cache=cache, codec=Codec(codec))
     shutil.rmtree(store / "root")
     before = len(registry.seen)
-    again = push(
-        store, registry, codec=Codec(codec), remembered=remember(made), settings=Settings({"Cmd": ["/bin/new"]})
-    )
+    again = push(store, registry, codec=Codec(codec), cache=cache, settings=Settings({"Cmd": ["/bin/new"]}))
     assert again.image.manifest_digest != made.image.manifest_digest
     assert sum(layer.descriptor.sent for layer in again.layers) == 0
     assert [(seen.method, seen.path.rpartition("/")[0]) for seen in registry.seen[before:]] == [
@@ -420,17 +425,16 @@ def test_layers_that_are_remembered_are_not_looked_at(codec: Any, store: Path, r
 
 
 @pytest.mark.usefixtures("streaming")
-def test_only_new_layers_are_sent(store: Path, registry: FakeRegistry) -> None:
+def test_only_new_layers_are_sent(store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
     """A layer that is remembered and not there goes to its digest in one request; one is asked for at most once."""
-    made = push(store, registry, codec=Codec("gzip"))
-    known = remember(made)
+    made = push(store, registry, cache=cache, codec=Codec("gzip"))
     changed = made.layers[1].descriptor.digest
     del registry.blobs["lab/app", changed]
     document = json.loads(registry.manifests["lab/app", "1"][0])
     document["layers"] = [layer for layer in document["layers"] if layer["digest"] != changed]
     registry.add_manifest("lab/app", "1", document)
     before = len(registry.seen)
-    again = push(store, registry, codec=Codec("gzip"), remembered=known)
+    again = push(store, registry, codec=Codec("gzip"), cache=cache)
     seen = registry.seen[before:]
     assert [layer.descriptor.sent > 0 for layer in again.layers] == [False, True, False]
     assert [each.method for each in seen] == ["GET", "HEAD", "POST", "PUT", "PUT"]
@@ -449,30 +453,33 @@ def test_a_plain_layer_as_large_as_one_that_is_there_is_hashed_first(store: Path
 
 
 @pytest.mark.parametrize("bad_day", [False, True])
-def test_what_was_remembered_wrongly_is_an_error(bad_day: bool, store: Path, registry: FakeRegistry) -> None:
-    made = push(store, registry)
+def test_what_was_remembered_wrongly_is_an_error(
+    bad_day: bool, store: Path, registry: FakeRegistry, cache: DigestCache
+) -> None:
+    made = push(store, registry, cache=cache)
     (base,) = store.glob("root/nix/store/*-base-1.0/etc/base")
     base.chmod(0o644)
     base.write_text("EVIL\n")
     if bad_day:
         registry.interfere = lambda seen: Reply(cut=10) if seen.method == "PUT" and seen.number == 10 else None
     with pytest.raises(LayerError, match="as it was remembered"):
-        push(store, registry, to="lab/new:1", remembered=remember(made))
+        push(store, registry, to="lab/new:1", cache=cache)
     assert ("lab/new", "1") not in registry.manifests
+    assert push(store, registry, to="lab/new:1", cache=cache).image.manifest_digest != made.image.manifest_digest
 
 
 def test_blobs_that_the_registry_has_lost_are_sent_again(
-    store: Path, registry: FakeRegistry, other: FakeRegistry
+    store: Path, registry: FakeRegistry, cache: DigestCache, other: FakeRegistry
 ) -> None:
     base_layer = b"base layer" * 1000
     diff_ids = {"rootfs": {"diff_ids": [digest_of(base_layer)]}, "architecture": "amd64"}
     other.add_image("os/base", "1", [base_layer], diff_ids)
     base = read_base(f"docker://{other.host}/os/base:1")
-    made = push(store, registry, base=base)
+    made = push(store, registry, cache=cache, base=base)
     lost = [made.layers[0].descriptor.digest, made.image.config_digest, digest_of(base_layer)]
     for digest in lost:
         del registry.blobs["lab/app", digest]
-    push(store, registry, base=base, remembered=remember(made), settings=Settings({"User": "new"}))
+    push(store, registry, base=base, cache=cache, settings=Settings({"User": "new"}))
     for digest in (lost[0], lost[2]):
         assert ("lab/app", digest) in registry.blobs
     assert registry.image("lab/app", "1")[1]["config"] == {"User": "new"}
@@ -534,19 +541,19 @@ def test_a_mount_needs_a_token_for_both(store: Path, registry: FakeRegistry) -> 
     assert registry.image("lab/app", "2")
 
 
-def test_starting_from_another_tag(store: Path, registry: FakeRegistry) -> None:
-    made = push(store, registry)
+def test_starting_from_another_tag(store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
+    push(store, registry, cache=cache)
     before = len(registry.seen)
     start = Reference.parse(f"{registry.host}/lab/app:1")
-    push(store, registry, to="lab/app:2", options=PushOptions(start), remembered=remember(made))
+    push(store, registry, to="lab/app:2", options=PushOptions(start), cache=cache)
     assert [each.method for each in registry.seen[before:]] == ["GET", "PUT"]
     assert registry.image("lab/app", "2")
 
 
-def test_starting_from_another_repository(store: Path, registry: FakeRegistry) -> None:
-    made = push(store, registry)
+def test_starting_from_another_repository(store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
+    push(store, registry, cache=cache)
     start = Reference.parse(f"{registry.host}/lab/app:1")
-    again = push(store, registry, to="lab/new:2", options=PushOptions(start), remembered=remember(made))
+    again = push(store, registry, to="lab/new:2", options=PushOptions(start), cache=cache)
     assert registry.image("lab/new", "2")
     assert sum(layer.descriptor.sent for layer in again.layers) == 0
 
@@ -573,15 +580,15 @@ def test_starting_from_nothing(store: Path, registry: FakeRegistry) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["amd64", "arm64"])
-def test_a_tag_that_names_an_index(architecture: str, store: Path, registry: FakeRegistry) -> None:
+def test_a_tag_that_names_an_index(architecture: str, store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
     """Its image for this platform is what is there before; the tag names the new image alone."""
-    made = push(store, registry, settings=Settings({}, "amd64"))
+    made = push(store, registry, cache=cache, settings=Settings({}, "amd64"))
     entry = {"digest": made.image.manifest_digest, "platform": {"os": "linux", "architecture": "amd64"}}
     index = {"mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
     registry.add_manifest("lab/app", "1", index)
     before = len(registry.seen)
     settings, options = Settings({}, architecture), PushOptions(architecture=architecture)
-    again = push(store, registry, options=options, settings=settings, remembered=remember(made))
+    again = push(store, registry, options=options, settings=settings, cache=cache)
     methods = [each.method for each in registry.seen[before:]]
     assert methods.count("GET") == (2 if architecture == "amd64" else 1)
     assert methods.count("HEAD") == (0 if architecture == "amd64" else LAYERS)
@@ -639,7 +646,7 @@ def test_nobody_is_led_out_of_tls_to_another_machine(store: Path, registry: Fake
 
 
 def test_base_layers_are_mounted_sent_or_left_where_they_are(
-    store: Path, registry: FakeRegistry, other: FakeRegistry
+    store: Path, registry: FakeRegistry, cache: DigestCache, other: FakeRegistry
 ) -> None:
     layers = [b"first" * 1000, b"second" * 100_000]
     config = {
@@ -652,7 +659,7 @@ def test_base_layers_are_mounted_sent_or_left_where_they_are(
     for server, sent in ((registry, 0), (other, 2)):  # of the same registry; of another one
         before, before_other = len(registry.seen), len(other.seen)
         base = read_base(f"docker://{server.host}/os/base:1")
-        made = push(store, registry, base=base, to=f"lab/{sent}:1", settings=Settings({"Env": ["B=2"]}))
+        push(store, registry, cache=cache, base=base, to=f"lab/{sent}:1", settings=Settings({"Env": ["B=2"]}))
         manifest, image = registry.image(f"lab/{sent}", "1")
         assert [layer["digest"] for layer in manifest["layers"]][:2] == [digest_of(layer) for layer in layers]
         assert image["config"] == {**config["config"], "Env": ["A=1", "B=2"]}  # type: ignore[dict-item]
@@ -662,7 +669,7 @@ def test_base_layers_are_mounted_sent_or_left_where_they_are(
         assert len(downloads) == (0 if server is registry else 1 + sent)  # the config is always read
         # And once more, into the repository that has all.
         before, before_other = len(registry.seen), len(other.seen)
-        push(store, registry, base=base, to=f"lab/{sent}:1", remembered=remember(made))
+        push(store, registry, base=base, to=f"lab/{sent}:1", cache=cache)
         assert {seen.method for seen in registry.seen[before:]} <= {"GET", "POST", "PUT"}
         assert len(other.seen) == before_other
 
@@ -712,23 +719,18 @@ def test_an_executor_of_somebody_else(store: Path, registry: FakeRegistry) -> No
     assert registry.image("lab/app", "1")
 
 
-def test_several_destinations(store: Path, registry: FakeRegistry, other: FakeRegistry) -> None:
+def test_several_destinations(store: Path, registry: FakeRegistry, other: FakeRegistry, cache: DigestCache) -> None:
     places = [f"docker://{registry.host}/a:1", f"docker://{other.host}/b/c:2", f"oci:{store}/layout:1"]
-    closure = read_closure(str(store / "graph.json"))
-    made = build_image(closure, [parse_destination(place) for place in places], store_root=str(store / "root"), jobs=1)
-    known = remember(made)
+    closure = read_closure(str(store / "named.json"))
+    build_image(closure, [parse_destination(place) for place in places], cache=cache, jobs=1)
     assert registry.image("a", "1") == other.image("b/c", "2")
-    # One that has lost its layers gets them; a layout always does.
+    # One that has lost its layers gets them.
     other.blobs.clear()
     other.manifests.clear()
     shutil.rmtree(store / "layout")
-    build_image(
-        closure,
-        [parse_destination(place) for place in places],
-        store_root=str(store / "root"),
-        jobs=1,
-        remembered=known,
-    )
+    again = build_image(closure, [parse_destination(place) for place in places], cache=cache, jobs=1)
+    for layer in again.layers:
+        assert [event.event for event in layer.events] == ["built", "skipped", "uploaded", "written"]
     assert registry.image("a", "1") == other.image("b/c", "2")
     assert (store / "layout/index.json").exists()
 
@@ -771,3 +773,43 @@ def test_a_registry_that_does_not_answer_holds_nobody(method: str, registry: Fak
                 output.close()
     finally:
         hang.set()
+
+
+def happened(made: BuildResult) -> set[tuple[str, ...]]:
+    return {tuple(event.event for event in layer.events) for layer in made.layers}
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_events_tell_what_happened(codec: Any, store: Path, registry: FakeRegistry, cache: DigestCache) -> None:
+    made = push(store, registry, cache=cache, codec=Codec(codec))
+    assert happened(made) == {("built", "uploaded")}
+    assert made.sent == sum(layer.descriptor.size for layer in made.layers) and made.written == 0
+    mount = PushOptions(mount_from="lab/app")
+    known = push(store, registry, cache=cache, codec=Codec(codec), to="lab/known:1", options=mount)
+    assert happened(known) == {("reused", "mounted")} and (known.sent, known.read) == (0, 0)
+    unknown = push(store, registry, cache=None, codec=Codec(codec), to="lab/unknown:1", options=mount)
+    assert happened(unknown) == {("built", "mounted")} and (unknown.sent, unknown.read) == (0, made.read)
+    again = push(store, registry, cache=None, codec=Codec(codec), to="lab/known:1")
+    assert happened(again) == {("reused", "skipped")} and (again.sent, again.read) == (0, 0)
+    verified = push(store, registry, cache=cache, codec=Codec(codec), to="lab/known:1", verify=True)
+    assert happened(verified) == {("built", "skipped")} and verified.read == made.read
+
+
+@pytest.mark.usefixtures("cache")
+def test_what_changed_is_told_by_the_manifest_before(store: Path, registry: FakeRegistry) -> None:
+    """Without a cache: three requests, and one question for each layer that is not there."""
+    push(store, registry, cache=None, codec=Codec("gzip"))
+    document = json.loads((store / "named.json").read_text())
+    (app,) = (node for node in document["graph"] if node["path"].endswith("-app-3.0"))
+    Path(app["path"]).rename(app["path"][:-1] + "1")
+    app["path"] = app["path"][:-1] + "1"
+    write_json(store / "named.json", document)
+    for node in document["graph"]:
+        if node is not app:
+            shutil.rmtree(node["path"])
+    before = len(registry.seen)
+    again = push(store, registry, cache=None, codec=Codec("gzip"))
+    assert [layer.events[0].event for layer in again.layers] == ["reused", "reused", "built"]
+    assert [each.method for each in registry.seen[before:]].count("HEAD") == 1
+    assert [each.method for each in registry.seen[before:]].count("GET") == 1
+    assert registry.image("lab/app", "1")

@@ -10,16 +10,17 @@ import sys
 from ..errors import ClosureError
 from .customisation import add_customisation, read_customisation
 from .options import (
+    add_cache,
     add_jobs,
     add_max_layers,
-    add_planning,
     add_quiet,
     add_sources,
     add_verify_store,
-    check_planning,
+    read_cache,
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
+from .planning import add_planning, check_planning, read_guidance
 from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from ..compression import Codec
     from ..destinations import Destination
     from ..image import Settings
+    from ..layering.pipeline import Pipeline
+    from ..layering.plan import LayerPlan
     from ..registry.access import RegistryAccess
 
 __all__ = ["define", "run"]
@@ -105,9 +108,16 @@ Examples:
     add_access(parser)
     add_push(parser)
     add_verify_store(parser)
+    add_cache(parser)
+    parser.add_argument("--prune", action="store_true", help="Remove from OCI layouts what none of their images names.")
     add_jobs(parser)
     add_quiet(parser, "No progress, no table.")
-    parser.add_argument("--json", action="store_true", help="Print what was built as JSON instead of the table.")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="Print what was built as JSON instead of the table, and what happens as a line of JSON each on standard "
+        "error instead of the progress.",
+    )
 
 
 def run(options: argparse.Namespace) -> None:
@@ -117,8 +127,7 @@ def run(options: argparse.Namespace) -> None:
     from ..customisation import named_store_paths
     from ..layer import Profile
     from ..layering.pipeline import read_pipeline
-    from ..layering.plan import plan_pipeline, read_plan
-    from ..report import print_build, start_progress
+    from ..report import print_build, print_event, start_progress
     from ..sources.nix_json import store_dir
 
     archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
@@ -133,6 +142,7 @@ def run(options: argparse.Namespace) -> None:
     if options.base:
         checked("--from", parse_reference, options.base)
     access = read_access(options)
+    cache = read_cache(options)
     registries = _registries(options)
     targets = _destinations(options, access)
     codec = _codec(options.compress or ("gzip" if registries else "none"))
@@ -140,16 +150,13 @@ def run(options: argparse.Namespace) -> None:
     settings = read_settings(options)
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
+    guidance = read_guidance(options, access)
     base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
-    layer_plan = None
-    if options.plan is not None:
-        layer_plan = read_plan(options.plan, closure, exclude=options.exclude)
-    elif pipeline is not None:
-        layer_plan = plan_pipeline(closure, pipeline, exclude=options.exclude)
-    progress = start_progress("building", quiet=options.quiet)
+    layer_plan = _layer_plan(options, closure, pipeline)
+    progress = start_progress("building", quiet=options.quiet or options.json)
     try:
         result = build_image(
             closure,
@@ -158,6 +165,7 @@ def run(options: argparse.Namespace) -> None:
             max_layers=options.max_layers,
             strategy=options.strategy,
             exclude=options.exclude,
+            guidance=guidance,
             base=base,
             settings=settings,
             customisation=customisation,
@@ -168,7 +176,11 @@ def run(options: argparse.Namespace) -> None:
             store_dir=store_dir(),
             verify_store=options.verify_store,
             jobs=options.jobs,
+            cache=cache,
+            verify=options.verify,
+            trust_previous=not options.no_cache,
             progress=progress,
+            on_event=print_event if options.json and not options.quiet else lambda event: None,
         )
     finally:
         progress.close()
@@ -178,6 +190,15 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
     elif not options.quiet:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
+
+
+def _layer_plan(options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None) -> LayerPlan | None:
+    """The plan that the options give; None where one is to be made by a strategy."""
+    from ..layering.plan import plan_pipeline, read_plan
+
+    if options.plan is not None:
+        return read_plan(options.plan, closure, exclude=options.exclude)
+    return None if pipeline is None else plan_pipeline(closure, pipeline, exclude=options.exclude)
 
 
 def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:
@@ -237,7 +258,12 @@ def _destinations(options: argparse.Namespace, access: RegistryAccess) -> list[D
     if options.tag:
         name = checked("--tag", ImageName, name.repository, options.tag)
     push = read_push(options)
-    return [checked("--to", parse_destination, text, name, access, push) for text in options.destinations]
+    if options.prune and not any(text.startswith("oci:") for text in options.destinations):
+        raise UsageError("--prune is for a destination oci:...")
+    return [
+        checked("--to", parse_destination, text, name, access, push, prune=options.prune, verify=options.verify)
+        for text in options.destinations
+    ]
 
 
 def _codec(compress: str) -> Codec:

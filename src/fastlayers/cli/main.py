@@ -21,10 +21,15 @@ __all__ = ["COMMANDS", "command_parser", "load", "run", "top_parser"]
 # Each is the module of the same name in this folder, loaded when it is asked for; help lists them in this order.
 COMMANDS = {
     "build": "Build an image of a closure.",
+    "cache": "Look after the cache of digests.",
     "closure": "Print a closure's paths, sorted.",
+    "diff": "Show what clients download for an update, and why.",
+    "explain": "Say why a path is in its layer.",
     "index": "Join images of several platforms under one tag.",
     "plan": "Show which paths go into which layer.",
     "popularity": "Print a closure's paths, the most popular first.",
+    "report": "Show layers and updates, in the terminal or as a page.",
+    "simulate": "Compare strategies on a history of updates.",
     "stream": "Write the archive that nixpkgs' streamLayeredImage writes.",
 }
 
@@ -42,7 +47,7 @@ Exit statuses:
   1   another failure
   2   the command line is wrong: a destination, name, tag or date on it, too
   3   a source cannot be read, or is no closure
-  4   a plan cannot be made, read or used
+  4   a plan cannot be made, read, used or compared
   5   the configuration is wrong, or names paths that are not in the closure
   6   a file cannot go into a layer, changed while it was read, or is not what
       Nix registered

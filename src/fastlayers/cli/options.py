@@ -9,20 +9,20 @@ from .parser import Parser, UsageError, complete, complete_file
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from ..cache import DigestCache
     from ..closure import Closure
 
 __all__ = [
+    "add_cache",
+    "add_cache_folder",
     "add_jobs",
     "add_max_layers",
-    "add_planning",
     "add_quiet",
     "add_sources",
     "add_store_root",
     "add_verify_store",
-    "check_planning",
     "positive",
+    "read_cache",
     "read_sources",
 ]
 
@@ -81,40 +81,6 @@ def add_max_layers(parser: Parser, default: int | None, text: str) -> None:
     parser.add_argument("--max-layers", type=int, default=default, metavar="N", help=text)
 
 
-def add_planning(parser: Parser) -> None:
-    """Add ``--strategy``, ``--pipeline`` and ``--exclude``; :func:`check_planning` checks them."""
-    strategy = parser.add_argument(
-        "--strategy",
-        metavar="NAME",
-        help="How to distribute paths over layers: popularity or auto. [default: popularity]",
-    )
-    complete(strategy, _complete_strategy)
-    pipeline = parser.add_argument(
-        "--pipeline", metavar="FILE|JSON", help="Distribute them by a layering pipeline of nixpkgs' instead."
-    )
-    complete(pipeline, complete_file)
-    parser.add_argument(
-        "--exclude", action="append", default=[], metavar="PATH", help="Put this path into no layer; may be repeated."
-    )
-
-
-def check_planning(options: argparse.Namespace, *names: str) -> None:
-    """Check that at most one of these options is there.
-
-    Raises:
-        UsageError: there are two.
-    """
-    given = [f"--{name.replace('_', '-')}" for name in names if getattr(options, name) is not None]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} exclude each other")
-
-
-def _complete_strategy(**context: object) -> Sequence[str]:
-    from ..layering.plan import STRATEGIES
-
-    return list(STRATEGIES)
-
-
 def add_store_root(parser: Parser) -> None:
     """Add ``--store-root``: an absolute path that does not end in a slash, or "" for none."""
     root = parser.add_argument(
@@ -138,6 +104,50 @@ def add_verify_store(parser: Parser) -> None:
         action="store_true",
         help="Check every store path against its NAR hash before it goes into a layer.",
     )
+
+
+def add_cache(parser: Parser) -> None:
+    """Add ``--cache``, ``--no-cache`` and ``--verify``; :func:`read_cache` reads the first two."""
+    add_cache_folder(parser)
+    parser.add_argument(
+        "--no-cache", action="store_true", help="Remember nothing, and make use of nothing that is remembered."
+    )
+    parser.add_argument(
+        "--verify", action="store_true", help="Hash again what is remembered; what differs is an error, and forgotten."
+    )
+
+
+def add_cache_folder(parser: Parser) -> None:
+    """Add ``--cache``."""
+    folder = parser.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="Where digests of layers are remembered. [default: $XDG_CACHE_HOME/fastlayers or ~/.cache/fastlayers]",
+    )
+    complete(folder, complete_file)
+
+
+def read_cache(options: argparse.Namespace) -> DigestCache | None:
+    """The cache that the options name; of the usual one, if it cannot be used, nothing is said.
+
+    Raises:
+        UsageError: there is one, and there shall be none.
+        DestinationError: the one that is named cannot be used.
+    """
+    from ..cache import DigestCache, default_folder
+    from ..errors import DestinationError
+
+    if options.no_cache:
+        if options.cache is not None:
+            raise UsageError("--cache and --no-cache exclude each other")
+        return None
+    if options.cache is not None:
+        return DigestCache.open(options.cache)
+    folder = default_folder()
+    try:
+        return None if folder is None else DigestCache.open(folder)
+    except DestinationError:
+        return None
 
 
 def add_jobs(parser: Parser) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_max_layers, add_planning, add_sources, check_planning, read_sources
+from .options import add_max_layers, add_sources, read_sources
 from .parser import Parser
+from .planning import add_planning, check_planning, read_guidance
+from .registry import add_access, read_access
 
 __all__ = ["define", "run"]
 
@@ -19,6 +21,8 @@ Examples:
   fastlayers plan nix:./result
   fastlayers plan graph.json --max-layers 20 --format json > plan.json
   fastlayers build graph.json --plan plan.json --to oci:image
+  fastlayers plan new.json --previous docker://registry.example.org/app:1 \\
+    --history earlier.jsonl
   fastlayers plan graph.json --pipeline \\
     '[["popularity_contest"], ["reverse"], ["limit_layers", 20]]'
 """
@@ -31,6 +35,7 @@ Examples:
         default="table",
         help="A table, a JSON list of lists of paths, or everything as JSON. [default: %(default)s]",
     )
+    add_access(parser, "of --previous")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -42,12 +47,13 @@ def run(options: argparse.Namespace) -> None:
     check_planning(options, "pipeline", "strategy")
     check_planning(options, "pipeline", "max_layers")
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    guidance = read_guidance(options, read_access(options))
     closure = read_sources(options)
     if pipeline is not None:
         made = plan_pipeline(closure, pipeline, exclude=options.exclude)
     else:
         limit = 99 if options.max_layers is None else options.max_layers
-        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude)
+        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance)
     if options.format == "table":
         print_plan(made)
     else:

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 __all__ = ["add_access", "add_push", "read_access", "read_push"]
 
 
-def add_access(parser: Parser) -> None:
-    """Add the options that :func:`read_access` reads."""
+def add_access(parser: Parser, registry: str = "that is pushed to") -> None:
+    """Add the options that :func:`read_access` reads; ``registry`` says which one ``--creds`` are for."""
     parser.add_argument(
         "--creds",
         metavar="USER:PASSWORD",
-        help="For the registry that is pushed to. Others see it in the list of processes: better is --authfile.",
+        help=f"For the registry {registry}. Others see it in the list of processes: better is --authfile.",
     )
     authfile = parser.add_argument(
         "--authfile",

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from ..errors import DestinationError
-from .options import add_jobs, add_quiet, add_store_root, add_verify_store
+from .options import add_cache, add_jobs, add_quiet, add_store_root, add_verify_store, read_cache
 from .parser import Parser, UsageError, complete, complete_file
 
 __all__ = ["define", "run"]
@@ -32,6 +32,7 @@ Examples:
     add_jobs(parser)
     add_store_root(parser)
     add_verify_store(parser)
+    add_cache(parser)
     add_quiet(parser, "Say nothing on standard error.")
 
 
@@ -49,6 +50,8 @@ def run(options: argparse.Namespace) -> None:
             store_root=options.store_root,
             verify_store=options.verify_store,
             jobs=options.jobs,
+            cache=read_cache(options),
+            verify=options.verify,
             log=(lambda line: None) if options.quiet else lambda line: print(line, file=sys.stderr),
         )
     except OSError as error:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..base import Blob
 from ..compression import Codec
@@ -28,6 +28,12 @@ class Destination(Protocol):
     """
 
     waits: bool
+
+    @property
+    def previous(self) -> Sequence[Mapping[str, Any]]:
+        """Descriptors of the layers of the image that was there before under the name that the user gave, as its
+        manifest has them; none where no manifest is. Asking may take a request or two, once.
+        """
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -58,6 +64,9 @@ def parse_destination(
     default: ImageName = ImageName(),  # noqa: B008  frozen
     access: RegistryAccess = RegistryAccess(),  # noqa: B008
     push: PushOptions = PushOptions(),  # noqa: B008
+    *,
+    prune: bool = False,
+    verify: bool = False,
 ) -> Destination:
     """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]`` and
     ``docker://HOST[:PORT]/REPOSITORY[:TAG]``.
@@ -67,6 +76,8 @@ def parse_destination(
         default: the image's name where the destination gives none.
         access: how a registry is reached.
         push: what a push to a registry may start from.
+        prune: remove from an OCI layout what none of its images names.
+        verify: hash blobs that an OCI layout keeps.
 
     Raises:
         DestinationError: it is none of them.
@@ -92,7 +103,7 @@ def parse_destination(
             raise DestinationError(
                 f"{text}: an OCI layout is a folder; standard output takes docker-archive: and oci-archive:"
             )
-        return OciLayout(path, ImageName(default.repository, name or default.tag))
+        return OciLayout(path, ImageName(default.repository, name or default.tag), prune=prune, verify=verify)
     if transport == "oci-archive":
         return Archive(path, ImageName(default.repository, name or default.tag))
     named = ImageName.parse(name) if name else default

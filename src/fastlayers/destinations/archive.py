@@ -35,6 +35,7 @@ class Archive:
     """A docker archive or OCI archive, in a file or on standard output (``-``)."""
 
     waits = False
+    previous = ()
 
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path

@@ -1,14 +1,16 @@
-"""OCI layouts: a folder of blobs and an index."""
+"""OCI layouts: a folder of blobs and an index. Blobs that are there are kept."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..base import Blob
@@ -16,30 +18,49 @@ from ..compression import Codec
 from ..disk import flush
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path, canonical_json, index_of
-from ..layer import LayerDescriptor, MeasuredLayer, NewFile, Sink
+from ..layer import LayerDescriptor, LayerTask, MeasuredLayer, NewFile, Sink, make_layer
+from .layout_blobs import LayoutReader, descriptors_in
 
 __all__ = ["OciLayout"]
 
 _REF_NAME = "org.opencontainers.image.ref.name"
+_HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
 class OciLayout:
-    """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays."""
+    """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays.
+
+    A blob that is there is taken for what its name says when its size is right; with ``verify``, when its digest is.
+    With ``prune`` blobs that no image of the layout names are removed at the end.
+    """
 
     waits = False
 
-    def __init__(self, path: str, name: ImageName) -> None:
+    def __init__(self, path: str, name: ImageName, *, prune: bool = False, verify: bool = False) -> None:
         self._path = path
         self._name = name
+        self._prune = prune
+        self._verify = verify
         self._made: list[str] = []  # what was not there before, outermost first
         self._work: str | None = None
         self._ready: list[tuple[str, LayerDescriptor]] = []  # layers in the work folder
+        self._kept: dict[int, LayerDescriptor] = {}  # layers whose blobs were there
         self._placed: list[str] = []  # blobs that were not there before
         self._index: str | None = None  # the new index, in the work folder until it counts
+
+    @property
+    def previous(self) -> Sequence[Mapping[str, Any]]:
+        try:
+            entries = [entry for entry in self._read_index()["manifests"] if _tag_of(entry) == self._tag]
+            documents = LayoutReader(self._path).documents(entries)
+            return [layer for each in documents for layer in descriptors_in(each.get("layers"))]
+        except (OSError, DestinationError):  # what begin says, if it matters
+            return []
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
     ) -> Sequence[Sink | None]:
+        self._layers, self._codec = layers, codec
         with self._errors():
             if not os.path.isdir(self._path):
                 self._make_folder("")
@@ -59,11 +80,15 @@ class OciLayout:
             return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
 
     def has(self, layer: LayerDescriptor) -> bool:
-        return False
+        with self._errors():
+            return self._has(layer.digest, layer.size)
 
     def add(self, index: int, layer: LayerDescriptor) -> None:
         assert self._work is not None
         path = os.path.join(self._work, str(index))
+        if not os.path.exists(path):
+            self._kept[index] = layer
+            return
         with self._errors():
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -78,6 +103,8 @@ class OciLayout:
                 self._place(image)
                 self._index = self._written("index.json", self._new_index(image.index_entry(self._name)))
                 os.rename(self._index, self._in("index.json"))
+                if self._prune:
+                    self._remove_unnamed()
             except BaseException:
                 # Once the index has left the work folder the blobs are named. Until then, and still locked, nobody
                 # else has an image that counts on them.
@@ -115,6 +142,11 @@ class OciLayout:
 
     def _place(self, image: Image) -> None:
         """Bring all blobs to their places."""
+        for index, layer in self._kept.items():
+            if not self._there(layer.digest, layer.size):  # another build has removed it meanwhile
+                path = os.path.join(self._work or "", str(index))
+                make_layer(LayerTask(self._layers[index].recipe, self._codec, (NewFile(path),), known=layer))
+                self._ready.append((path, layer))
         for path, layer in self._ready:
             self._place_blob(path, layer.digest, layer.size)
         for number, blob in enumerate(image.base):
@@ -132,13 +164,10 @@ class OciLayout:
     def _new_index(self, entry: dict[str, Any]) -> bytes:
         """The index with this image in it."""
 
-        def tag_of(one: dict[str, Any]) -> object:
-            return (one.get("annotations") or {}).get(_REF_NAME)
-
         def replaced(other: dict[str, Any]) -> bool:
-            if tag_of(other) is None:
+            if _tag_of(other) is None:
                 return bool(other.get("digest") == entry["digest"])
-            return tag_of(other) == tag_of(entry)
+            return _tag_of(other) == _tag_of(entry)
 
         index = self._read_index()
         index["manifests"] = [*(other for other in index["manifests"] if not replaced(other)), entry]
@@ -172,14 +201,35 @@ class OciLayout:
             raise DestinationError(f"{self._in('index.json')}: not an image index")
         return dict(index)
 
+    @property
+    def _tag(self) -> str | None:
+        return (self._name.tag or "latest") if self._name.tag or self._name.repository else None
+
     def _has(self, digest: str, size: int) -> bool:
+        """Whether a blob is there, and whole as far as that is asked for."""
+        if not self._there(digest, size):
+            return False
+        if not self._verify:
+            return True
+        with open(self._in(blob_path(digest)), "rb", buffering=0) as file:
+            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest() == digest
+
+    def _there(self, digest: str, size: int) -> bool:
         try:
             return os.stat(self._in(blob_path(digest))).st_size == size
         except FileNotFoundError:
             return False
 
+    def _remove_unnamed(self) -> None:
+        """Remove blobs that no image names, be it in an index within the index."""
+        named = LayoutReader(self._path).named()
+        folder = self._in("blobs/sha256")
+        for name in os.listdir(folder):
+            if _HEXADECIMAL.fullmatch(name) and f"sha256:{name}" not in named:
+                os.unlink(os.path.join(folder, name))
+
     def _place_blob(self, path: str, digest: str, size: int) -> None:
-        if not self._has(digest, size):
+        if not self._there(digest, size):
             self._placed.append(self._in(blob_path(digest)))
         os.rename(path, self._in(blob_path(digest)))  # over one of the same name, which nobody has looked into
 
@@ -198,3 +248,7 @@ class OciLayout:
             yield
         except OSError as error:
             raise DestinationError(f"{error.filename or self._path}: {error.strerror or error}") from None
+
+
+def _tag_of(entry: Mapping[str, Any]) -> object:
+    return (entry.get("annotations") or {}).get(_REF_NAME)

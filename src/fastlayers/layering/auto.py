@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,10 @@ from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
 
-__all__ = ["VERSION", "split"]
+if TYPE_CHECKING:
+    from .plan import LayerPlan
+
+__all__ = ["VERSION", "explain", "split"]
 
 VERSION = 1
 
@@ -42,7 +47,7 @@ def split(closure: Closure, max_layers: int, excluded: AbstractSet[str] = frozen
         raise PlanError(f"{closure.paths[unknown[0]]}: its NAR size is not known, and the strategy auto goes by it")
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
-    groups = _groups(closure, order, max_layers)
+    groups = np.unique(_sets(closure, order, max_layers)[0], return_inverse=True)[1]
     layers: list[list[tuple[str, str, str]]] = [[] for _ in range(int(groups.max(initial=-1)) + 1)]
     for path, group in zip(closure.paths, groups.tolist(), strict=True):
         layers[group].append(_name_and_hash(path))
@@ -57,8 +62,39 @@ def _name_and_hash(path: str) -> tuple[str, str, str]:
     return (rest, first, path) if hyphen else (path, "", path)
 
 
-def _groups(closure: Closure, order: NDArray[np.int32], max_layers: int) -> NDArray[np.int64]:
-    """The number of each node's layer, from 0 without gaps; shape (n,).
+def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
+    """Lines that say why a path is in its layer of a plan of this strategy."""
+    number, sets, primary = _sets_once(closure, plan.max_layers or len(plan.layers))
+    if not len(primary):
+        return ["there are as many layers as paths: each path has one"]
+    row = closure.index(path)
+    members = sets[int(number[row])]
+    owners = [_name_and_hash(closure.paths[i])[0] for k, i in enumerate(primary.tolist()) if members >> k & 1]
+    ranks = primary.tolist()
+    if row in ranks:
+        rank, size = ranks.index(row) + 1, int(closure.nar_sizes[row])
+        return [f"a primary path: number {rank} of {len(ranks)} by NAR size, {size:,} bytes"]
+    if not owners:
+        return ["no primary path needs it: it is in what is left over"]
+    if len(owners) == 1:
+        return [f"only {owners[0]} needs it, of the primary paths with none between"]
+    shown = owners[:5] + ([f"{len(owners) - 5} more"] if len(owners) > 5 else [])
+    return [f"{len(owners)} primary paths need it with none between: {', '.join(shown)}"]
+
+
+def _sets_of(closure: Closure, max_layers: int) -> tuple[NDArray[np.int64], list[int], NDArray[np.int64]]:
+    order = np.empty(len(closure), dtype=np.int32)
+    _core.topological_order(closure.indptr, closure.indices, order)
+    return _sets(closure, order, max_layers)
+
+
+_sets_once = lru_cache(maxsize=1)(_sets_of)  # a summary asks for every layer
+
+
+def _sets(
+    closure: Closure, order: NDArray[np.int32], max_layers: int
+) -> tuple[NDArray[np.int64], list[int], NDArray[np.int64]]:
+    """For each node, shape (n,), the number of its set in a list of sets of primary nodes; and these, by their bits.
 
     A set of primary nodes is an integer: bit k stands for the k-th. A new primary node changes nothing but the sets of
     itself and of the nodes below it: it takes the place of the primary nodes above it, unless the set has one below it.
@@ -66,7 +102,7 @@ def _groups(closure: Closure, order: NDArray[np.int32], max_layers: int) -> NDAr
     """
     n = len(closure)
     if max_layers >= n:
-        return np.arange(n)  # there is no limit: each node becomes primary
+        return np.arange(n), [], np.empty(0, dtype=np.int64)  # there is no limit: each node becomes primary
     sets = [0]
     number_of = {0: 0}  # of a set in sets, whether or not a node still has it
     number = np.zeros(n, dtype=np.int64)  # of each node's set
@@ -87,9 +123,9 @@ def _groups(closure: Closure, order: NDArray[np.int32], max_layers: int) -> NDAr
         sizes = np.append(sizes - leaving, np.zeros(len(sets) - len(leaving), dtype=np.int64))
         np.add.at(sizes, becomes, leaving)
         if np.count_nonzero(sizes) > max_layers:
-            break
+            return number, sets, candidates[:k]
         number[affected] = becomes[number[affected]]
-    return np.unique(number, return_inverse=True)[1]
+    return number, sets, candidates
 
 
 def _bits(members: NDArray[np.bool_]) -> int:

@@ -6,23 +6,56 @@ import json
 from collections.abc import Callable, Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
-from . import auto, pipeline, popularity
+from . import auto, expected_cost, pipeline, popularity
+from .guidance import Guidance
 
-__all__ = ["DEFAULT_STRATEGY", "STRATEGIES", "LayerPlan", "plan_layers", "plan_pipeline", "read_plan"]
+__all__ = [
+    "DEFAULT_STRATEGY",
+    "STRATEGIES",
+    "LayerPlan",
+    "Strategy",
+    "parse_plan",
+    "plan_layers",
+    "plan_pipeline",
+    "read_plan",
+]
 
-DEFAULT_STRATEGY = "popularity"
+DEFAULT_STRATEGY = "expected-cost"
 
-# A strategy's name stands for its layers for ever: what would change them gets another name.
-# It takes the closure, the most layers that there may be, and the paths that are to be in none.
-STRATEGIES: dict[str, tuple[int, Callable[[Closure, int, AbstractSet[str]], list[list[str]]]]] = {
-    "popularity": (popularity.VERSION, popularity.split),
-    "auto": (auto.VERSION, auto.split),
+
+class Strategy(NamedTuple):
+    """A way to distribute a closure's nodes over layers.
+
+    Its name stands for its layers for ever: what would change them gets another version.
+
+    Attributes:
+        version: the strategy's.
+        split: takes the closure, the most layers that there may be, the paths that are to be in none, and what guides
+            the plan; gives the layers, bottom first.
+        guided: whether it goes by more than the closure.
+    """
+
+    version: int
+    split: Callable[[Closure, int, AbstractSet[str], Guidance], list[list[str]]]
+    guided: bool = False
+
+
+def _by_closure_alone(
+    split: Callable[[Closure, int, AbstractSet[str]], list[list[str]]],
+) -> Callable[[Closure, int, AbstractSet[str], Guidance], list[list[str]]]:
+    return lambda closure, max_layers, excluded, guidance: split(closure, max_layers, excluded)
+
+
+STRATEGIES: dict[str, Strategy] = {
+    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True),
+    "popularity": Strategy(popularity.VERSION, _by_closure_alone(popularity.split)),
+    "auto": Strategy(auto.VERSION, _by_closure_alone(auto.split)),
 }
 
 
@@ -37,6 +70,7 @@ class LayerPlan:
         sizes: bytes of each layer (of a Nix closure: NAR sizes), or None where a node's size is not known.
         max_layers: how many layers the strategy was allowed; None for a plan without a strategy.
         excluded: nodes of the closure that are in no layer, sorted.
+        guided: whether the strategy went by more than the closure: a plan before, earlier closures, rules, sizes.
     """
 
     layers: tuple[tuple[str, ...], ...]
@@ -44,6 +78,7 @@ class LayerPlan:
     sizes: tuple[int | None, ...] = ()
     max_layers: int | None = None
     excluded: tuple[str, ...] = ()
+    guided: bool = False
 
     def to_json(self) -> str:
         """The plan as a JSON object; :func:`read_plan` reads it back."""
@@ -53,6 +88,7 @@ class LayerPlan:
             "version": 1,
             "strategy": self.strategy,
             "max_layers": self.max_layers,
+            "guided": self.guided,
             "excluded": self.excluded,
             "layers": layers,
         }
@@ -68,27 +104,42 @@ class LayerPlan:
         Raises:
             PlanError: it is not so; the message names the node or the layer.
         """
-        seen: dict[str, int] = {}
+        seen = self.check_layers()
         excluded = set(self.excluded)
+        for path, number in seen.items():
+            if path not in closure:
+                raise PlanError(f"{path}: in layer {number}, but not in the closure")
+            if path in excluded:
+                raise PlanError(f"{path}: in layer {number}, but excluded")
+        missing = [path for path in closure.paths if path not in seen and path not in excluded]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
+
+    def check_layers(self) -> dict[str, int]:
+        """Check that no layer is empty and no node in two; the number of each node's layer, from 1.
+
+        Raises:
+            PlanError: it is not so; the message names the node or the layer.
+        """
+        seen: dict[str, int] = {}
         for number, layer in enumerate(self.layers, 1):
             if not layer:
                 raise PlanError(f"layer {number} is empty")
             for path in layer:
                 if path in seen:
                     raise PlanError(f"{path}: in layer {seen[path]} and again in layer {number}")
-                if path not in closure:
-                    raise PlanError(f"{path}: in layer {number}, but not in the closure")
-                if path in excluded:
-                    raise PlanError(f"{path}: in layer {number}, but excluded")
                 seen[path] = number
-        missing = [path for path in closure.paths if path not in seen and path not in excluded]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise PlanError(f"{missing[0]}{more}: in the closure, but in no layer of the plan")
+        return seen
 
 
 def plan_layers(
-    closure: Closure, max_layers: int = 99, strategy: str | None = None, *, exclude: Iterable[str] = ()
+    closure: Closure,
+    max_layers: int = 99,
+    strategy: str | None = None,
+    *,
+    exclude: Iterable[str] = (),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
 ) -> LayerPlan:
     """Distribute a closure's nodes over at most ``max_layers`` layers.
 
@@ -97,9 +148,11 @@ def plan_layers(
         max_layers: at least 1.
         strategy: one of :data:`STRATEGIES`, or None for the default.
         exclude: names of nodes to put into no layer; what is not in the closure is ignored.
+        guidance: what the strategy goes by besides.
 
     Raises:
-        PlanError: there is no such strategy, no layer to put anything in, or the strategy goes by NAR sizes and one is
+        PlanError: there is no such strategy, it goes by the closure alone, the guidance cannot be followed, there is no
+            layer to put anything in, or the strategy goes by NAR sizes and one is
             not known.
     """
     name = strategy or DEFAULT_STRATEGY
@@ -107,10 +160,13 @@ def plan_layers(
         raise PlanError(f"no strategy {name}; there are: {', '.join(STRATEGIES)}")
     if max_layers < 1:
         raise PlanError(f"a plan needs at least one layer, not {max_layers}")
-    version, split = STRATEGIES[name]
+    version, split, guided = STRATEGIES[name]
+    if guidance.remembers and not guided:
+        raise PlanError(f"{name} goes by the closure alone: a plan before, a history, rules and sizes change nothing")
     excluded = _in_closure(exclude, closure)
-    layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded))))
-    return _sized(LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded), closure)
+    layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded), guidance)))
+    made = LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded, guided=guidance.remembers)
+    return _sized(made, closure)
 
 
 def plan_pipeline(closure: Closure, steps: pipeline.Pipeline, *, exclude: Iterable[str] = ()) -> LayerPlan:
@@ -141,16 +197,19 @@ def _sized(made: LayerPlan, closure: Closure) -> LayerPlan:
 
 
 def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
-    """Whether the strategy that a plan names gives this plan, or it was edited since."""
+    """Whether the strategy that a plan names gives this plan, or it was edited since; a guided one is believed."""
     name, _, version = (made.strategy or "").partition("/")
-    if name not in STRATEGIES or version != str(STRATEGIES[name][0]) or not made.layers:
+    if name not in STRATEGIES or version != str(STRATEGIES[name].version) or not made.layers:
         return False
-    layers = STRATEGIES[name][1](closure, made.max_layers or len(made.layers), frozenset(made.excluded))
-    return tuple(map(tuple, layers)) == made.layers
+    if made.guided:
+        return STRATEGIES[name].guided
+    split, limit = STRATEGIES[name].split, made.max_layers or len(made.layers)
+    return tuple(map(tuple, split(closure, limit, frozenset(made.excluded), Guidance()))) == made.layers
 
 
 class _Layer(msgspec.Struct):
     paths: list[str]
+    size: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Plan(msgspec.Struct):
@@ -159,6 +218,34 @@ class _Plan(msgspec.Struct):
     strategy: str | None = None
     max_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
     excluded: list[str] = []
+    guided: bool = False
+
+
+def parse_plan(data: bytes) -> LayerPlan:
+    """The plan in a document: a list of lists of names, or what :meth:`LayerPlan.to_json` gives.
+
+    Raises:
+        PlanError: it holds no plan, or one that cannot be of any closure.
+    """
+    try:
+        if data.lstrip()[:1] == b"{":
+            parsed = msgspec.json.decode(data, type=_Plan)
+            if parsed.version != 1:
+                raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
+            made = LayerPlan(
+                tuple(tuple(layer.paths) for layer in parsed.layers),
+                parsed.strategy,
+                tuple(layer.size for layer in parsed.layers),
+                parsed.max_layers,
+                tuple(parsed.excluded),
+                parsed.guided,
+            )
+        else:
+            made = LayerPlan(tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]]))))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise PlanError(f"not a plan: {error}") from None
+    made.check_layers()
+    return made
 
 
 def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> LayerPlan:
@@ -172,22 +259,13 @@ def read_plan(file: str, closure: Closure, *, exclude: Iterable[str] = ()) -> La
     try:
         with open(file, "rb") as document:
             data = document.read()
-        if data.lstrip()[:1] == b"{":
-            parsed = msgspec.json.decode(data, type=_Plan)
-            if parsed.version != 1:
-                raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
-            layers = tuple(tuple(layer.paths) for layer in parsed.layers)
-            excluded = _in_closure([*parsed.excluded, *exclude], closure)
-            made = LayerPlan(layers, parsed.strategy, max_layers=parsed.max_layers, excluded=excluded)
-            made = made if _is_of_its_strategy(made, closure) else LayerPlan(layers, excluded=excluded)
-        else:
-            layers = tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]])))
-            made = LayerPlan(layers, excluded=_in_closure(exclude, closure))
+        parsed = parse_plan(data)
+        made = replace(parsed, sizes=(), excluded=_in_closure([*parsed.excluded, *exclude], closure))
+        if not _is_of_its_strategy(made, closure):
+            made = LayerPlan(parsed.layers, excluded=made.excluded)
         made.check(closure)
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PlanError(f"{file}: not a plan: {error}") from None
     except PlanError as error:
         raise PlanError(f"{file}: {error}") from None
     return _sized(made, closure)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from ..layer import LayerDescriptor
+from ..layer import Delivery, LayerDescriptor
 from .connection import Answer, Session, connect
 from .repository import Repository
 from .transport import Trouble
@@ -39,12 +39,11 @@ class RegistrySink:
     size: int | None = None
     digest_first: bool = False
 
-    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> _RegistryOutput | None:
+    def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> _RegistryOutput | Delivery:
         """Begin an upload, where the digest is known; later, where it shows only when the layer is made."""
         output = _RegistryOutput(self, check)
-        if known is not None and not output.begin(known.digest, known.size):
-            return None
-        return output
+        there = None if known is None else output.begin(known.digest, known.size)
+        return there or output
 
 
 class _Unwanted(Exception):
@@ -70,17 +69,17 @@ class _RegistryOutput:
         self._stream: Stream | None = None
         self._named = False  # the stream goes to its digest
 
-    def begin(self, digest: str, size: int) -> bool:
-        """Start to send a layer with this digest; False where it is there, or could be mounted."""
+    def begin(self, digest: str, size: int) -> Delivery | None:
+        """Start to send a layer with this digest; unless it is there, or could be mounted."""
         if digest in self._sink.holdings.present or self._attended(partial(self._repository.has_blob, digest)):
-            return False
+            return Delivery("skipped")
         source = self._sink.holdings.source(digest)
         self._location = self._attended(partial(self._repository.start_upload, digest, source))
         if self._location is None:
-            return False
+            return Delivery("mounted")
         self._held, self._named = None, True
         self._stream = Stream(partial(self._repository.put, self._location, digest, size), self._check)
-        return True
+        return None
 
     def write(self, data: memoryview) -> None:
         if self._held is None:
@@ -99,11 +98,11 @@ class _RegistryOutput:
                 for block in held:
                     self._stream.write(memoryview(block))
 
-    def finish(self, digest: str, size: int, again: Again) -> int:
+    def finish(self, digest: str, size: int, again: Again) -> Delivery:
         if self._stream is not None:
             if self._complete(self._stream, digest):
                 self._location = None
-                return size
+                return Delivery("uploaded", size)
             self._give_up()
         if (held := self._held) is not None:
 

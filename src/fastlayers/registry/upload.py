@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
+from ..layer import Delivery
 from .connection import Answer
 from .repository import Repository
 from .transport import Expired, Trouble
@@ -161,7 +162,7 @@ def upload_blob(
     *,
     ask: bool = True,
     check: Callable[[], object] | None = None,
-) -> int:
+) -> Delivery:
     """Bring a blob to a repository that may have it, with as few requests as there can be.
 
     Args:
@@ -173,13 +174,13 @@ def upload_blob(
         check: to be called while waiting; it raises when the work shall end. None where signals can do that.
 
     Returns:
-        The number of bytes that were sent.
+        What became of it.
 
     Raises:
         RegistryError: it is not there at the end.
     """
     if digest in holdings.present:
-        return 0
+        return Delivery("skipped")
     call: Callable[[Callable[[], object]], object] = (
         (lambda todo: todo()) if check is None else partial(attended, check=check)
     )
@@ -187,11 +188,11 @@ def upload_blob(
     chances = _SECOND_CHANCES
     while True:
         if ask and call(partial(repository.has_blob, digest)):
-            return 0
+            return Delivery("skipped")
         ask = True  # from the second attempt on: the first may have come through
         location = call(partial(repository.start_upload, digest, holdings.source(digest)))
         if location is None:
-            return 0
+            return Delivery("mounted")
         assert isinstance(location, str)
         try:
             answer = _follow(send, location)
@@ -205,7 +206,7 @@ def upload_blob(
             chances -= 1
             continue
         repository.check_blob(digest, answer)
-        return size
+        return Delivery("uploaded", size)
 
 
 def _follow(send: Callable[[str], Answer], location: str) -> Answer:

@@ -27,7 +27,7 @@ from .. import _core
 from ..closure import Closure, Positions
 from ..errors import ClosureError
 
-__all__ = ["DEFAULT_STORE_DIR", "read", "store_dir"]
+__all__ = ["DEFAULT_STORE_DIR", "parse", "read", "store_dir"]
 
 DEFAULT_STORE_DIR = "/nix/store"
 
@@ -101,6 +101,15 @@ def read(file: str, *, key: str | None = None, any_names: bool = False) -> Closu
         ) from None
     except OSError as error:
         raise ClosureError(f"{name}: {error.strerror}") from None
+    return parse(data, name, key=key, any_names=any_names)
+
+
+def parse(data: bytes, name: str, *, key: str | None = None, any_names: bool = False) -> Closure:
+    """Read a closure from a document's bytes; ``name`` is what errors begin with, all else as for :func:`read`.
+
+    Raises:
+        ClosureError: the document is in none of the formats, or does not hold a closure.
+    """
     try:
         with _no_garbage_collection():
             parsed = _parse_json(data, key) if _start(data) in (b"{", b"[") else _parse_text(data, key)

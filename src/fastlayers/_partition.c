@@ -1,0 +1,326 @@
+#include "_partition.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && defined(__has_attribute)
+#if __has_attribute(target_clones)
+#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v3", "popcnt", "default")))
+#endif
+#endif
+#ifndef MULTIVERSION
+#define MULTIVERSION
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+static void *allocate(int64_t items, size_t size) { return malloc(items ? (size_t)items * size : 1); }
+
+/* Groups of partition_merge, each at the number of its first member. */
+struct merging {
+    const struct partition *items;
+    int64_t left;     /* groups */
+    int32_t *alive;   /* [left], ascending */
+    uint64_t *sets;   /* [n][words] */
+    int64_t *sizes;   /* [n] */
+    int64_t *members; /* [n] */
+    int64_t *costs;   /* [n] */
+    int64_t *best;    /* [n] what it costs to merge with ... */
+    int32_t *partner; /* [n] ... this later one, the cheapest; -1 for none */
+};
+
+INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uint64_t *b)
+{
+    int64_t heavy = 0, light = 0;
+    for (int64_t w = 0; w < items->heavy; w++)
+        heavy += __builtin_popcountll(a[w] | b[w]);
+    for (int64_t w = items->heavy; w < items->words; w++)
+        light += __builtin_popcountll(a[w] | b[w]);
+    return heavy * items->heavy_weight + light * items->light_weight;
+}
+
+/* What it adds to the cost to merge two groups; -1 where they would be too large. */
+INLINE int64_t added(const struct merging *m, int32_t a, int32_t b)
+{
+    const struct partition *items = m->items;
+    int64_t size = m->sizes[a] + m->sizes[b], words = items->words;
+    if (items->most && size > items->most)
+        return -1;
+    int64_t weight = weigh(items, m->sets + a * words, m->sets + b * words) + items->joined;
+    return size * weight - m->costs[a] - m->costs[b];
+}
+
+/* Find the best partner of the group at place `at` of alive, among those behind it. */
+INLINE void look(struct merging *m, int64_t at)
+{
+    int32_t a = m->alive[at];
+    m->partner[a] = -1;
+    for (int64_t k = at + 1; k < m->left; k++) {
+        int64_t more = added(m, a, m->alive[k]);
+        if (more >= 0 && (m->partner[a] < 0 || more < m->best[a])) {
+            m->best[a] = more;
+            m->partner[a] = m->alive[k];
+        }
+    }
+}
+
+MULTIVERSION
+static void look_all(struct merging *m)
+{
+    for (int64_t at = 0; at < m->left; at++)
+        look(m, at);
+}
+
+INLINE bool precedes(int64_t cost, int32_t a, int32_t b, int64_t other_cost, int32_t other_a, int32_t other_b)
+{
+    if (cost != other_cost)
+        return cost < other_cost;
+    return a != other_a ? a < other_a : b < other_b;
+}
+
+/* The two groups to merge next: the cheapest pair, or while there are few enough the smallest of those that are too
+ * small with its cheapest partner. */
+MULTIVERSION
+static bool choose(const struct merging *m, int64_t limit, int32_t *first, int32_t *second)
+{
+    int64_t cost = 0;
+    *first = *second = -1;
+    if (m->left > limit) {
+        for (int64_t at = 0; at < m->left; at++) {
+            int32_t a = m->alive[at], b = m->partner[a];
+            if (b >= 0 && (*first < 0 || precedes(m->best[a], a, b, cost, *first, *second))) {
+                cost = m->best[a];
+                *first = a;
+                *second = b;
+            }
+        }
+        return *first >= 0;
+    }
+    int32_t small = -1;
+    for (int64_t at = 0; m->left > 1 && at < m->left; at++) {
+        int32_t a = m->alive[at];
+        if (m->sizes[a] < m->items->least && (small < 0 || m->sizes[a] < m->sizes[small]))
+            small = a;
+    }
+    for (int64_t at = 0; small >= 0 && at < m->left; at++) {
+        int32_t a = m->alive[at];
+        int64_t more = a == small ? -1 : added(m, a, small);
+        if (more >= 0 && (*first < 0 || more < cost)) {
+            cost = more;
+            *first = a < small ? a : small;
+            *second = a < small ? small : a;
+        }
+    }
+    return *first >= 0;
+}
+
+/* The second of two groups goes into the first, which is before it; then whatever was best with one of them. */
+MULTIVERSION
+static void merge(struct merging *m, int32_t a, int32_t b)
+{
+    const struct partition *items = m->items;
+    int64_t words = items->words, place = 0;
+    for (int64_t w = 0; w < words; w++)
+        m->sets[a * words + w] |= m->sets[b * words + w];
+    m->sizes[a] += m->sizes[b];
+    m->members[a] += m->members[b];
+    m->costs[a] = m->sizes[a] * (weigh(items, m->sets + a * words, m->sets + a * words) + items->joined);
+    while (m->alive[place] != b)
+        place++;
+    m->left--;
+    memmove(m->alive + place, m->alive + place + 1, (size_t)(m->left - place) * sizeof *m->alive);
+    bool before = true;
+    for (int64_t at = 0; at < m->left; at++) {
+        int32_t g = m->alive[at];
+        if (g == a) {
+            before = false;
+            look(m, at);
+        } else if (m->partner[g] == a || m->partner[g] == b) {
+            look(m, at);
+        } else if (before) {
+            int64_t more = added(m, g, a);
+            if (more >= 0 && (m->partner[g] < 0 || precedes(more, g, a, m->best[g], g, m->partner[g]))) {
+                m->best[g] = more;
+                m->partner[g] = a;
+            }
+        }
+    }
+}
+
+int partition_merge(const struct partition *items, int64_t limit, int32_t *groups, int64_t *left)
+{
+    int64_t n = items->n, words = items->words;
+    int status = PARTITION_NO_MEMORY;
+    struct merging m = {
+        .items = items,
+        .left = n,
+        .alive = allocate(n, sizeof *m.alive),
+        .sets = allocate(n * words, sizeof *m.sets),
+        .sizes = allocate(n, sizeof *m.sizes),
+        .members = allocate(n, sizeof *m.members),
+        .costs = allocate(n, sizeof *m.costs),
+        .best = allocate(n, sizeof *m.best),
+        .partner = allocate(n, sizeof *m.partner),
+    };
+    if (!m.alive || !m.sets || !m.sizes || !m.members || !m.costs || !m.best || !m.partner)
+        goto end;
+    memcpy(m.sets, items->sets, (size_t)(n * words) * sizeof *m.sets);
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t *set = items->sets + i * words;
+        m.alive[i] = groups[i] = (int32_t)i;
+        m.sizes[i] = items->sizes[i];
+        m.members[i] = items->counts[i];
+        m.costs[i] = m.sizes[i] * (weigh(items, set, set) + (m.members[i] > 1 ? items->joined : 0));
+    }
+    look_all(&m);
+    for (int32_t a, b; choose(&m, limit, &a, &b);) {
+        merge(&m, a, b);
+        groups[b] = a;
+    }
+    for (int64_t i = 0; i < n; i++) /* a group's own number is lower than those of the groups that went into it */
+        groups[i] = groups[groups[i]];
+    *left = m.left;
+    status = PARTITION_OK;
+end:
+    free(m.alive);
+    free(m.sets);
+    free(m.sizes);
+    free(m.members);
+    free(m.costs);
+    free(m.best);
+    free(m.partner);
+    return status;
+}
+
+/* Groups of partition_move, numbered without gaps. */
+struct moving {
+    const struct partition *items;
+    int64_t count;    /* groups */
+    int32_t *group;   /* [n] of each item */
+    int32_t *uses;    /* [count][64 * words] how many members have an event */
+    uint64_t *sets;   /* [count][words] events that some member has */
+    uint64_t *once;   /* [count][words] events that one member alone has */
+    int64_t *sizes;   /* [count] */
+    int64_t *members; /* [count] */
+    int64_t *entries; /* [count] items */
+};
+
+static void change(struct moving *m, int64_t item, int64_t group, int sign)
+{
+    const struct partition *items = m->items;
+    int64_t words = items->words;
+    int32_t *uses = m->uses + group * 64 * words;
+    m->sizes[group] += sign * items->sizes[item];
+    m->members[group] += sign * items->counts[item];
+    m->entries[group] += sign;
+    for (int64_t w = 0; w < words; w++)
+        for (uint64_t left = items->sets[item * words + w]; left; left &= left - 1) {
+            int64_t bit = __builtin_ctzll(left);
+            int32_t now = uses[64 * w + bit] += sign;
+            uint64_t mask = UINT64_C(1) << bit, *set = m->sets + group * words + w, *once = m->once + group * words + w;
+            *set = now ? *set | mask : *set & ~mask;
+            *once = now == 1 ? *once | mask : *once & ~mask;
+        }
+}
+
+INLINE int64_t cost(const struct partition *items, int64_t size, int64_t weight, int64_t members)
+{
+    return size * (weight + (members > 1 ? items->joined : 0));
+}
+
+/* Where an item costs least: its own group, unless another is cheaper by something. */
+MULTIVERSION
+static int64_t best_group(const struct moving *m, int64_t item)
+{
+    const struct partition *items = m->items;
+    int64_t words = items->words, size = items->sizes[item], own = m->group[item], members = items->counts[item];
+    const uint64_t *set = items->sets + item * words, *here = m->sets + own * words, *once = m->once + own * words;
+    int64_t heavy = 0, light = 0;
+    for (int64_t w = 0; w < words; w++) {
+        int64_t left = __builtin_popcountll(here[w] & ~(once[w] & set[w]));
+        if (w < items->heavy)
+            heavy += left;
+        else
+            light += left;
+    }
+    int64_t without = heavy * items->heavy_weight + light * items->light_weight;
+    int64_t saved = cost(items, m->sizes[own], weigh(items, here, here), m->members[own]) -
+                    cost(items, m->sizes[own] - size, without, m->members[own] - members);
+    if (m->entries[own] > 1 && items->least && m->sizes[own] - size < items->least)
+        return own;
+    int64_t best = own, least = saved;
+    for (int64_t g = 0; g < m->count; g++) {
+        if (g == own || (items->most && m->entries[g] && m->sizes[g] + size > items->most))
+            continue;
+        if (!m->entries[g] && size < items->least)
+            continue;
+        const uint64_t *there = m->sets + g * words;
+        int64_t more = cost(items, m->sizes[g] + size, weigh(items, there, set), m->members[g] + members) -
+                       cost(items, m->sizes[g], weigh(items, there, there), m->members[g]);
+        if (more < least) {
+            least = more;
+            best = g;
+        }
+    }
+    return best;
+}
+
+int partition_move(const struct partition *items, int64_t free_groups, int64_t passes, int32_t *groups)
+{
+    int64_t n = items->n, words = items->words;
+    int status = PARTITION_NO_MEMORY;
+    int32_t *number = allocate(n, sizeof *number), *names = NULL;
+    struct moving m = {.items = items, .group = allocate(n, sizeof *m.group)};
+    if (!number || !m.group)
+        goto end;
+    memset(number, -1, (size_t)n * sizeof *number);
+    for (int64_t i = 0; i < n; i++) {
+        if (number[groups[i]] < 0)
+            number[groups[i]] = (int32_t)m.count++;
+        m.group[i] = number[groups[i]];
+    }
+    m.count += free_groups;
+    m.uses = calloc((size_t)(m.count * 64 * words) + 1, sizeof *m.uses);
+    m.sets = calloc((size_t)(m.count * words) + 1, sizeof *m.sets);
+    m.once = calloc((size_t)(m.count * words) + 1, sizeof *m.once);
+    m.sizes = calloc((size_t)m.count + 1, sizeof *m.sizes);
+    m.members = calloc((size_t)m.count + 1, sizeof *m.members);
+    m.entries = calloc((size_t)m.count + 1, sizeof *m.entries);
+    names = allocate(m.count, sizeof *names);
+    if (!m.uses || !m.sets || !m.once || !m.sizes || !m.members || !m.entries || !names)
+        goto end;
+    for (int64_t i = 0; i < n; i++)
+        change(&m, i, m.group[i], 1);
+    bool moved = true;
+    for (int64_t pass = 0; moved && pass < passes; pass++) {
+        moved = false;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t to = best_group(&m, i);
+            if (to != m.group[i]) {
+                change(&m, i, m.group[i], -1);
+                change(&m, i, to, 1);
+                m.group[i] = (int32_t)to;
+                moved = true;
+            }
+        }
+    }
+    memset(names, -1, (size_t)m.count * sizeof *names);
+    for (int64_t i = 0; i < n; i++) { /* a group has the number of its first member */
+        if (names[m.group[i]] < 0)
+            names[m.group[i]] = (int32_t)i;
+        groups[i] = names[m.group[i]];
+    }
+    status = PARTITION_OK;
+end:
+    free(number);
+    free(names);
+    free(m.group);
+    free(m.uses);
+    free(m.sets);
+    free(m.once);
+    free(m.sizes);
+    free(m.members);
+    free(m.entries);
+    return status;
+}

@@ -1,0 +1,142 @@
+"""Options that say how paths are distributed over layers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from .parser import Parser, UsageError, checked, complete, complete_file
+
+TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..layering.guidance import Guidance
+    from ..registry.access import RegistryAccess
+
+__all__ = ["add_planning", "add_strategy", "check_planning", "complete_strategy", "read_guidance"]
+
+_GUIDANCE = ("previous", "history", "rules", "min_layer_size", "max_layer_size")
+
+
+def add_strategy(parser: Parser, text: str) -> None:
+    """Add ``--strategy``."""
+    strategy = parser.add_argument(
+        "--strategy",
+        metavar="NAME",
+        help=f"{text}: expected-cost, popularity or auto. [default: expected-cost]",
+    )
+    complete(strategy, complete_strategy)
+
+
+def add_planning(parser: Parser) -> None:
+    """Add ``--strategy``, ``--pipeline``, ``--exclude`` and what :func:`read_guidance` reads; :func:`check_planning`
+    checks them."""
+    add_strategy(parser, "How to distribute paths over layers")
+    pipeline = parser.add_argument(
+        "--pipeline", metavar="FILE|JSON", help="Distribute them by a layering pipeline of nixpkgs' instead."
+    )
+    complete(pipeline, complete_file)
+    parser.add_argument(
+        "--exclude", action="append", default=[], metavar="PATH", help="Put this path into no layer; may be repeated."
+    )
+    previous = parser.add_argument(
+        "--previous",
+        metavar="PLAN|IMAGE",
+        help="Keep the layers of this plan, or of this image, in which nothing has changed.",
+    )
+    complete(previous, complete_file)
+    history = parser.add_argument(
+        "--history",
+        action="append",
+        metavar="FILE",
+        help="Learn which paths change together from earlier closures, a document a line, oldest first.",
+    )
+    complete(history, complete_file)
+    rules = parser.add_argument(
+        "--rules", metavar="FILE", help="Rules for single paths: [[rule]] with match and place, in TOML."
+    )
+    complete(rules, complete_file)
+    parser.add_argument(
+        "--min-layer-size", metavar="SIZE", help="Join layers that would be smaller, such as 1MB, with others."
+    )
+    parser.add_argument(
+        "--max-layer-size", metavar="SIZE", help="Let only a path that is larger by itself make a larger layer."
+    )
+
+
+def check_planning(options: argparse.Namespace, *names: str) -> None:
+    """Check that at most one of these options is there, and that what guides a strategy has one to guide.
+
+    Raises:
+        UsageError: it is not so.
+    """
+    given = [name for name in names if getattr(options, name) is not None]
+    if len(given) > 1:
+        raise UsageError(f"{_option(given[0])} and {_option(given[1])} exclude each other")
+    guiding = [name for name in _GUIDANCE if getattr(options, name) is not None]
+    if guiding and given and given[0] in ("plan", "pipeline"):
+        raise UsageError(f"{_option(given[0])} and {_option(guiding[0])} exclude each other")
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def read_guidance(options: argparse.Namespace, access: RegistryAccess) -> Guidance:
+    """What the options say; an image's plan is read with ``access``.
+
+    Raises:
+        UsageError: a size or a reference is malformed.
+        PlanError: a file or an image holds no plan, no closures or no rules.
+    """
+    from ..layering.guidance import Guidance, Rules, read_history, read_rules
+    from ..layering.history import ChangeHistory
+
+    return Guidance(
+        previous=None if options.previous is None else _read_previous(options.previous, access),
+        history=ChangeHistory() if options.history is None else read_history(options.history),
+        rules=Rules() if options.rules is None else read_rules(options.rules),
+        min_size=_size("--min-layer-size", options.min_layer_size),
+        max_size=_size("--max-layer-size", options.max_layer_size),
+    )
+
+
+def _read_previous(source: str, access: RegistryAccess) -> list[list[str]]:
+    from ..base import parse_reference, read_manifest
+    from ..errors import PlanError
+    from ..layering.carried import plan_of_manifest
+    from ..layering.plan import parse_plan
+    from ..reuse.reading import IMAGES
+
+    try:
+        if source.startswith(IMAGES):
+            checked("--previous", parse_reference, source)
+            manifest, _ = read_manifest(source, access)
+            layers = [layer for layer in plan_of_manifest(manifest) if layer]
+            if not layers:
+                raise PlanError("this image does not say which paths are in its layers")
+            return layers
+        with open(source, "rb") as document:
+            return [list(layer) for layer in parse_plan(document.read()).layers]
+    except OSError as error:
+        raise PlanError(f"{source}: {error.strerror}") from None
+    except PlanError as error:
+        raise PlanError(f"{source}: {error}") from None
+
+
+def _size(option: str, text: str | None) -> int:
+    """Bytes, or with a unit: kB, MB, GB."""
+    if text is None:
+        return 0
+    found = re.fullmatch("([0-9]{1,15})(k|M|G)?B?", text)
+    if not found:
+        raise UsageError(f"{option} {text}: expected a number of bytes, or of kB, MB or GB")
+    return int(found[1]) * {None: 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}[found[2]]
+
+
+def complete_strategy(**context: object) -> Sequence[str]:
+    """Complete a strategy's name."""
+    from ..layering.plan import STRATEGIES
+
+    return list(STRATEGIES)

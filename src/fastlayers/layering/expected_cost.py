@@ -1,0 +1,305 @@
+"""The strategy ``expected-cost``: paths that change together share a layer.
+
+A client that has an image downloads for its next version every layer of which a path has changed. So a layer costs its
+size times how often anything in it changes, and the plan is to cost little:
+
+    cost(layer) = size * (events of its paths, each counted once, by their weight; and ``joined``, if it has several)
+
+The events of a path are what makes it change. Where nothing is known, these are the versions below it: a path changes
+when it, or anything that it refers to, is released anew, and paths of one version are outputs of one source more often
+than not. An update of the past in which the path changed is one more event, of eight times the weight: releases come
+together, and what was released often will be again. ``joined`` stands for other images of the same packages: these
+have a path alone in a layer too, but hardly the very same group.
+
+Layers come to be from the bottom up: the two that are cheapest to merge are merged, until the limit holds (Ward's
+method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. With a plan of
+the version before, all of its layers stay in which nothing has changed; what was in the others must be sent anyway,
+and is distributed afresh over the layers that are left. Only where a new plan for everything pays for itself within
+eight updates is one made.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..closure import UNKNOWN, Closure
+from ..errors import PlanError
+from .guidance import Guidance
+from .history import ChangeHistory
+from .order import order_layers
+
+if TYPE_CHECKING:
+    from .plan import LayerPlan
+
+__all__ = ["VERSION", "explain", "split"]
+
+VERSION = 1
+
+_PAST, _LIKELY = 8, 1  # weights of an update of the past, and of a version below
+_SHARED = 32  # `joined` is the weight of one in so many events: of an image of which no past is known ...
+_SHARED_PAST = 128  # ... and of one that is known to be updated
+_HORIZON = 8  # updates within which a new plan for everything has to pay
+_UPDATES = 512  # of the past that are looked at, the newest
+_ITEMS = 4096  # more paths than that are joined by what is near in the graph, before any are compared
+_EVENTS = 4096  # more versions than that share a bit with neighbours in the alphabet
+_PASSES = 8
+_SUM = 1 << 62  # the kernel's sums stay below it
+
+_VERSION_OF_NAME = re.compile(r"-(\d.*)$")
+_HASH = re.compile(r"^[^-]*/[0-9a-z]{32}-")
+
+
+@dataclass(frozen=True)
+class _Items:
+    """What is distributed over layers.
+
+    Attributes:
+        paths: m nodes, sorted by name.
+        sizes: int64, shape (m,).
+        past: uint64, shape (m, words): in which updates a path changed, a bit each.
+        likely: uint64, shape (m, words): the versions that it or what is below it has, a bit each.
+        events: how many versions there are, or bits for them.
+    """
+
+    paths: Sequence[str]
+    sizes: NDArray[np.int64]
+    past: NDArray[np.uint64]
+    likely: NDArray[np.uint64]
+    events: int
+
+    def some(self, rows: NDArray[np.int64]) -> _Items:
+        """These rows alone."""
+        names = [self.paths[i] for i in rows.tolist()]
+        return _Items(names, self.sizes[rows], self.past[rows], self.likely[rows], self.events)
+
+    def cost(self, layers: Sequence[NDArray[np.int64]]) -> int:
+        """Of layers, without ``joined``."""
+        total = 0
+        for rows in layers:
+            weight = _PAST * _weight(self.past[rows]) + _LIKELY * _weight(self.likely[rows])
+            total += int(self.sizes[rows].sum()) * weight
+        return total
+
+
+def split(
+    closure: Closure,
+    max_layers: int,
+    excluded: AbstractSet[str] = frozenset(),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
+) -> list[list[str]]:
+    """At most ``max_layers`` layers, bottom first; none for an empty closure. In a layer, paths are sorted by name.
+
+    Raises:
+        PlanError: the wishes of the guidance cannot be had with so many layers.
+    """
+    history = guidance.history.followed_by(closure.paths)
+    rules = guidance.rules.apply(closure, excluded)
+    history = rules.with_volatile(history)
+    fixed = rules.layers
+    free = np.flatnonzero([path not in excluded and path not in rules.placed for path in closure.paths])
+    room = max_layers - len(fixed)
+    if room < (1 if len(free) else 0):
+        raise PlanError(f"the rules ask for {len(fixed)} layers of their own; {max_layers} leave none for what remains")
+    layers: list[list[str]] = []
+    if len(free):
+        items = _items(closure, free, history)
+        # A layer that was there before keeps its order too: it reaches the bytes.
+        before = {frozenset(layer): list(layer) for layer in guidance.previous or ()}
+        for rows in _distribute(items, room, guidance):
+            layer = [items.paths[i] for i in rows.tolist()]
+            layers.append(before.get(frozenset(layer)) or layer)
+    layers = order_layers(closure, [*layers, *rules.unpinned], previous=guidance.previous, history=history)
+    return [*rules.pinned, *layers]
+
+
+def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) -> _Items:
+    """What rows of a closure are, sorted by name: with every update hash parts change, and must not decide anything."""
+    rows = np.array(sorted(rows.tolist(), key=lambda i: _name_and_hash(closure.paths[i])), dtype=np.int64)
+    sizes = np.maximum(closure.nar_sizes[rows], 1)
+    if (closure.nar_sizes[rows] == UNKNOWN).any():  # then all count alike
+        sizes = np.ones(len(rows), dtype=np.int64)
+    likely, events = _versions_below(closure)
+    bits = history.bits(closure.paths)
+    updates = min(history.updates, _UPDATES)
+    words = -(-updates // 64)
+    past = np.zeros((len(rows), words), dtype=np.uint64)
+    for k, i in enumerate(rows.tolist()):
+        recent = bits[i] >> (history.updates - updates)
+        if recent:
+            past[k] = np.frombuffer(recent.to_bytes(8 * words, "little"), dtype="<u8")
+    return _Items([closure.paths[i] for i in rows.tolist()], sizes, past, likely[rows], events)
+
+
+def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
+    """A bit for each version that a node or anything below it has; and how many bits there are."""
+    own = [_version(path) for path in closure.paths]
+    names = sorted(set(own))
+    events = min(len(names), _EVENTS)
+    number = {name: k * events // len(names) for k, name in enumerate(names)}
+    words = max(-(-events // 64), 1)
+    sets = np.zeros((len(closure), words), dtype=np.uint64)
+    bits = np.array([number[name] for name in own], dtype=np.int64)
+    sets[np.arange(len(closure)), bits // 64] = np.uint64(1) << (bits % 64).astype(np.uint64)
+    order = np.empty(len(closure), dtype=np.int32)
+    _core.topological_order(closure.indptr, closure.indices, order)
+    block = 8  # words; the kernel is written for so many
+    for first in range(0, words, block):
+        part = np.ascontiguousarray(sets[:, first : first + block])
+        _core.spread(closure.indptr, closure.indices, order, part, up=True)
+        sets[:, first : first + block] = part
+    return sets, events
+
+
+def _version(path: str) -> str:
+    """What follows the name: "3.0.2-dev" of "openssl-3.0.2-dev"; the whole name where it has no version."""
+    name = _HASH.sub("", path)
+    found = _VERSION_OF_NAME.search(name)
+    return found.group(1) if found else name
+
+
+def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np.int64]]:
+    """The rows of each layer."""
+    everything = np.arange(len(items.paths))
+    if guidance.previous is None:
+        return _partition(items, everything, room, guidance)
+    kept, loose = _kept(items, guidance.previous, room)
+    made = [*kept, *(_partition(items, loose, room - len(kept), guidance) if len(loose) else [])]
+    anew = _partition(items, everything, room, guidance)
+    there = {tuple(rows.tolist()) for rows in kept}
+    again = sum(int(items.sizes[rows].sum()) for rows in anew if tuple(rows.tolist()) not in there)
+    more = again - int(items.sizes[loose].sum())
+    updates = max(min(guidance.history.updates, _UPDATES), 1)
+    saved = items.cost(made) - items.cost(anew)  # in the unit of updates * _PAST
+    return anew if more * updates * _PAST < saved * _HORIZON else made
+
+
+def _kept(
+    items: _Items, previous: Sequence[Sequence[str]], room: int
+) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """The layers that stay, and the rows of all other paths.
+
+    What is in a layer of which a path is gone has to be sent again, wherever it goes. Where paths are left that need a
+    layer and there is no room, the layers that cost least to send are given up.
+    """
+    row = {path: i for i, path in enumerate(items.paths)}
+    kept = [
+        np.array(sorted(row[path] for path in layer), dtype=np.int64)
+        for layer in previous
+        if layer and all(path in row for path in layer) and len(set(layer)) == len(layer)
+    ]
+    taken = np.zeros(len(row), dtype=bool)
+    for rows in kept:
+        taken[rows] = True
+    by_size = sorted(range(len(kept)), key=lambda k: (int(items.sizes[kept[k]].sum()), k))
+    given_up: set[int] = set()
+    for k in by_size:
+        if len(kept) - len(given_up) + (0 if taken.all() else 1) <= room:
+            break
+        given_up.add(k)
+        taken[kept[k]] = False
+    return [rows for k, rows in enumerate(kept) if k not in given_up], np.flatnonzero(~taken)
+
+
+def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Guidance) -> list[NDArray[np.int64]]:
+    """Distribute rows over at most ``limit`` layers; each layer's rows ascend, layers come by their first."""
+    some = items.some(rows)
+    joined = items.events * _LIKELY // (_SHARED_PAST if some.past.shape[1] else _SHARED)
+    sets = np.concatenate([some.past, some.likely], axis=1)
+    sizes, cells = some.sizes, _cells(some, sets)
+    counts = np.ones(len(rows), dtype=np.int64)
+    if cells is not None:
+        order = np.argsort(cells, kind="stable")
+        starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
+        sets = np.bitwise_or.reduceat(sets[order], starts, axis=0)
+        sizes, counts = np.add.reduceat(sizes[order], starts), np.diff(starts, append=len(rows))
+    largest_first = np.lexsort((np.arange(len(sizes)), -sizes))
+    weight = 64 * sets.shape[1] * _PAST + joined
+    scale = 0
+    while (int(sizes.sum()) >> scale) * weight >= _SUM:
+        scale += 1
+    groups = np.empty(len(sizes), dtype=np.int32)
+    left = _core.partition(
+        np.ascontiguousarray(sizes[largest_first] >> scale),
+        np.ascontiguousarray(counts[largest_first]),
+        np.ascontiguousarray(sets[largest_first]),
+        groups,
+        limit,
+        heavy_words=some.past.shape[1],
+        heavy=_PAST,
+        light=_LIKELY,
+        joined=joined,
+        least=guidance.min_size >> scale,
+        most=guidance.max_size >> scale,
+        passes=_PASSES,
+    )
+    if left > limit:
+        raise PlanError(f"layers of at most {guidance.max_size} bytes would be {left}, more than the {limit} allowed")
+    number = np.empty(len(sizes), dtype=np.int64)
+    number[largest_first] = largest_first[groups]
+    of_row = number if cells is None else number[cells]
+    found: dict[int, list[int]] = {}
+    for row, group in zip(rows.tolist(), of_row.tolist(), strict=True):
+        found.setdefault(group, []).append(row)
+    return [np.array(layer, dtype=np.int64) for layer in found.values()]
+
+
+def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
+    """Which paths are one item from the start, from 0 without gaps; None for each path by itself.
+
+    To compare all pairs of very many paths takes too long. The largest half of the items are paths alone; all others
+    are sorted by what is below them, and cut where enough bytes have come together.
+    """
+    n = len(items.paths)
+    if n <= _ITEMS:
+        return None
+    alone = _ITEMS // 2
+    largest_first = np.lexsort((np.arange(n), -items.sizes))
+    cells = np.empty(n, dtype=np.int64)
+    cells[largest_first[:alone]] = np.arange(alone)
+    rest = np.sort(largest_first[alone:])
+    weight = np.bitwise_count(sets[rest]).sum(axis=1, dtype=np.int64)
+    keys = [sets[rest, word] for word in range(sets.shape[1])]
+    near = rest[np.lexsort((rest, *keys, weight))]
+    before = np.cumsum(items.sizes[near]) - items.sizes[near]
+    cells[near] = alone + before * (_ITEMS - alone) // int(items.sizes[near].sum())
+    _, cells = np.unique(cells, return_inverse=True)
+    return cells
+
+
+def _weight(sets: NDArray[np.uint64]) -> int:
+    """How many events a union of sets has."""
+    return int(np.bitwise_count(np.bitwise_or.reduce(sets, axis=0)).sum())
+
+
+def _name_and_hash(path: str) -> tuple[str, str]:
+    """Sort key: the name, then the hash part; so that a new hash moves nothing."""
+    name = _HASH.sub("", path)
+    return name, path
+
+
+def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
+    """Why a path is in its layer, in lines.
+
+    Args:
+        closure: that the plan is of.
+        plan: made by this strategy.
+        path: in one of its layers.
+    """
+    likely, events = _versions_below(closure)
+    layer = next(layer for layer in plan.layers if path in layer)
+    rows = [closure.index(each) for each in layer]
+    own = _weight(likely[[closure.index(path)]])
+    lines = [f"{own:,} of {events:,} versions in the closure are its own or below it: when one changes, so does it"]
+    if len(layer) == 1:
+        return [*lines, "alone: whatever shared its layer would be sent again with it"]
+    largest = sorted((int(closure.nar_sizes[row]), closure.paths[row]) for row in rows if closure.paths[row] != path)
+    named = ", ".join(_HASH.sub("", name) for _, name in reversed(largest[-3:]))
+    return [*lines, f"with {len(layer) - 1:,} others, such as {named}: {_weight(likely[rows]):,} such versions in all"]

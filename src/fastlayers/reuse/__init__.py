@@ -1,0 +1,1 @@
+"""What clients keep from one image to the next: stacks of layers, compared, replayed, explained and drawn."""

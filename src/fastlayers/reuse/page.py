@@ -1,0 +1,172 @@
+"""A page about stacks of layers and the updates between them: one file, with its style, its program and its data."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import stat
+from collections import Counter
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+from ..disk import flush
+from ..errors import DestinationError
+from .stack import LayerStack, store_name
+from .update import Update, compare, replaced_paths
+
+__all__ = ["page_data", "render_page", "updates_of", "write_page"]
+
+_CHANGES = ("added", "replaced", "removed", "moved in", "moved out", "reordered", "recompressed", "other bytes")
+
+
+def updates_of(stacks: Sequence[LayerStack]) -> list[Update]:
+    """What clients download from each stack to the next.
+
+    Raises:
+        PlanError: two neighbours cannot be compared.
+    """
+    return [compare(old, new) for old, new in pairwise(stacks)]
+
+
+def page_data(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> dict[str, Any]:
+    """What the page's program draws, as a value that prints as JSON.
+
+    Returns:
+        An object with ``names`` (distinct names of paths), ``paths`` (each [what stands before its name, index of the
+        name, NAR size or -1, how many updates changed it]), ``changes`` (the kinds) and ``images``. An image has
+        ``name``, ``unit``, ``size``, ``layers`` and, but for the first, ``update``. A layer is [size or -1, indices of
+        its paths, label, the start of its digest or ""]; an update has ``digest``, ``chain``, ``bound`` (bytes or
+        None), ``exact``, and ``layers``, each [0 kept, 1 above the first new one, 2 new; reasons as [kind, index of
+        the path or -1, index of the old path or number of the other layer or -1]].
+    """
+    names: dict[str, int] = {}
+    index: dict[str, int] = {}
+    rows: list[list[Any]] = []
+    changes = _changes(stacks)
+    for stack in stacks:
+        for path in sorted(stack.layer_of()):
+            if path not in index:
+                index[path] = len(index)
+                name = store_name(path)
+                row = [path.removesuffix(name), names.setdefault(name, len(names)), -1, changes[path]]
+                rows.append(row)
+            size = stack.sizes.get(path, -1)
+            rows[index[path]][2] = max(size, rows[index[path]][2])
+    images = []
+    for number, stack in enumerate(stacks):
+        layers = [
+            [
+                -1 if layer.size is None else layer.size,
+                [index[path] for path in layer.paths],
+                layer.label if not layer.paths else "",
+                layer.digest[7:19] if stack.unit == "stored" else "",
+            ]
+            for layer in stack.layers
+        ]
+        image: dict[str, Any] = {"name": stack.name, "unit": stack.unit, "size": stack.size, "layers": layers}
+        if number:
+            image["update"] = _update(updates[number - 1], index)
+        images.append(image)
+    return {"names": list(names), "paths": rows, "changes": list(_CHANGES), "images": images}
+
+
+def _update(update: Update, index: dict[str, int]) -> dict[str, Any]:
+    layers = []
+    for change in update.layers:
+        reasons = []
+        for reason in change.reasons:
+            other = index[reason.old] if reason.old is not None else -1 if reason.layer is None else reason.layer
+            reasons.append([_CHANGES.index(reason.change), index.get(reason.path, -1), other])
+        layers.append([2 if change.by_digest else 1 if change.by_chain else 0, reasons])
+    return {
+        "digest": update.by_digest,
+        "chain": update.by_chain,
+        "bound": update.bound,
+        "exact": update.bound_is_exact,
+        "layers": layers,
+    }
+
+
+def _changes(stacks: Sequence[LayerStack]) -> Counter[str]:
+    """For each path, in how many updates it, or what it replaced or was replaced by, became another path."""
+    line: dict[str, str] = {}  # the first of those that a path stands for
+    count: Counter[str] = Counter()
+    before: dict[str, int] = {}
+    for stack in stacks:
+        now = stack.layer_of()
+        replaced = replaced_paths(before, now) if before else {}
+        for path in now:
+            if path in replaced:
+                line[path] = line[replaced[path]]
+                count[line[path]] += 1
+            line.setdefault(path, path)
+        before = now
+    return Counter({path: count[first] for path, first in line.items()})
+
+
+def render_page(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> str:
+    """The page, in HTML."""
+    folder = files(__package__)
+    style, program, page = (
+        (folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "page.html")
+    )
+    data = json.dumps(page_data(stacks, updates), separators=(",", ":"), ensure_ascii=False)
+    data = data.encode("utf-8", "backslashreplace").decode().replace("<", "\\u003c")
+    for key, text in {"STYLE_DIGEST": _digest(style), "PROGRAM_DIGEST": _digest(program)}.items():
+        page = page.replace(f"@{key}@", text)
+    parts = {"STYLE": style, "PROGRAM": program, "DATA": data}
+    for key, text in parts.items():
+        before, _, after = page.partition(f"@{key}@")
+        page = before + text + after
+    return page
+
+
+def _digest(text: str) -> str:
+    """What a content security policy calls an inline element by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def write_page(file: str, page: str) -> None:
+    """Write a page to a file, which is there whole or not at all; what a symlink leads to, never the symlink itself.
+
+    Raises:
+        DestinationError: it cannot be written.
+    """
+    data = page.encode()
+    partial = None
+    try:
+        try:
+            mode = os.stat(file).st_mode
+        except FileNotFoundError:
+            mode = stat.S_IFREG
+        target = os.path.realpath(file)
+        # What is no file, such as a pipe, is written to; so is one that has no name of its own, behind /dev/stdout.
+        if not stat.S_ISREG(mode) or (os.path.lexists(file) and not _same(file, target)):
+            with open(file, "wb") as output:
+                output.write(data)
+            return
+        folder, name = os.path.split(target)
+        partial = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.partial")
+        with open(partial, "xb") as output:
+            output.write(data)
+            output.flush()
+            flush(output.fileno())
+        os.replace(partial, target)
+        partial = None
+    except OSError as error:
+        raise DestinationError(f"{file}: {error.strerror}") from None
+    finally:
+        if partial is not None and os.path.exists(partial):
+            os.unlink(partial)
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one, other)
+    except FileNotFoundError:
+        return False

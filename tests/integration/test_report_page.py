@@ -1,0 +1,212 @@
+"""The report's page in a browser: it draws what is in its data, and everybody can use it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+
+from fastlayers import plan_layers, read_closure
+from integration.clients import fastlayers
+from layouts import Layer, write_layout
+from required import require_tool
+
+AXE = files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+WIDE, NARROW = (1280, 900), (390, 800)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """Chromium without a window, and with a profile of its own."""
+    options = ChromeOptions()
+    options.binary_location = require_tool("chromium")
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in ("headless=new", "disable-gpu", "disable-dev-shm-usage", f"user-data-dir={profile}"):
+        options.add_argument(f"--{argument}")
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with Chrome(options, ChromeService(require_tool("chromedriver"))) as driver:
+        yield driver
+
+
+def updated(graph: Path, folder: Path) -> Path:
+    """The closure after an update: every twentieth path, and whatever needs one of them, has another hash part."""
+    nodes = json.loads(graph.read_text())["graph"]
+    paths = sorted(node["path"] for node in nodes)
+    needs = {node["path"]: set(node["references"]) - {node["path"]} for node in nodes}
+    changed = set(paths[::20])
+    while more := {path for path in paths if needs[path] & changed} - changed:
+        changed |= more
+
+    def renamed(path: str) -> str:
+        directory, _, name = path.rpartition("/")
+        return f"{directory}/{name[16:32]}{name[:16]}{name[32:]}" if path in changed else path
+
+    for node in nodes:
+        node["path"], node["references"] = renamed(node["path"]), list(map(renamed, node["references"]))
+    file = folder / "updated.json"
+    file.write_text(json.dumps({"graph": nodes}))
+    return file
+
+
+def image_of(graph: Path, folder: Path, tag: str) -> str:
+    """An image of a closure's plan, with a base and a customisation; its layers are as long as a text that names it."""
+    plan = plan_layers(read_closure(graph), 60, "auto")
+    layers = [Layer(b"base " * 1000, comment="a base image")]
+    layers += [Layer(json.dumps(paths).encode() * 100, list(paths)) for paths in plan.layers]
+    return write_layout(folder, [*layers, Layer(tag.encode(), comment="customisation")], tag)
+
+
+@pytest.fixture(scope="module")
+def pages(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Pages of one closure, of one image of it, of an update, and of a history."""
+    folder = tmp_path_factory.mktemp("pages")
+    first = folder / "first.json"
+    recorded = json.loads(gzip.decompress((shared / "formats/closure-525-attrs.json.gz").read_bytes()))
+    first.write_text(json.dumps({"graph": recorded["graph"]}))
+    second = updated(first, folder)
+    images = [image_of(graph, folder / "oci", str(number)) for number, graph in enumerate([first, second])]
+    sizes = ["--closure", first, "--closure", second]
+    sources: dict[str, list[str | Path]] = {
+        "closure": [first],
+        "image": [images[0]],
+        "update": [*images, *sizes],
+        "history": [first, second, first, second, "--strategy", "auto"],
+    }
+    for name, arguments in sources.items():
+        fastlayers("report", *arguments, "--html", folder / f"{name}.html")
+    return {name: folder / f"{name}.html" for name in sources}
+
+
+@pytest.fixture
+def opened(browser: Chrome, pages: dict[str, Path]) -> Callable[..., Chrome]:
+    """Opens a page in a window of some size, in some colours; there must be nothing on the console."""
+
+    def open_page(name: str, size: tuple[int, int] = WIDE, colours: str = "light") -> Chrome:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False},
+        )
+        feature = {"name": "prefers-color-scheme", "value": colours}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get_log("performance")
+        browser.get(pages[name].as_uri())
+        assert browser.get_log("browser") == []
+        return browser
+
+    return open_page
+
+
+def data_of(page: Path) -> Any:
+    text = page.read_text()
+    return json.loads(text.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
+
+
+def violations(browser: Chrome) -> list[str]:
+    """What axe finds, a line each."""
+    browser.execute_script(AXE)
+    found = browser.execute_async_script("const done = arguments[0]; axe.run().then(done);")
+    assert found["passes"]
+    return [f"{one['id']}: {node['html'][:200]}: {node['failureSummary']}" for one in found["violations"]
+            for node in one["nodes"]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "colours"),
+    [
+        ("closure", WIDE, "light"),
+        ("image", NARROW, "dark"),
+        ("update", NARROW, "light"),
+        ("history", WIDE, "dark"),
+    ],
+)
+def test_everybody_can_use_it(
+    name: str, size: tuple[int, int], colours: str, opened: Callable[..., Chrome], pages: dict[str, Path]
+) -> None:
+    browser = opened(name, size, colours)
+    browser.find_element(By.ID, "search").send_keys("lib")
+    browser.find_element(By.CSS_SELECTOR, "#layers button").click()
+    assert violations(browser) == []
+    assert browser.get_log("browser") == []
+    asked = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = [one["params"]["request"]["url"] for one in asked if one["method"] == "Network.requestWillBeSent"]
+    assert urls == [pages[name].as_uri()]
+    # Nothing is wider than the window, but for tables, which scroll by themselves.
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= size[0]
+
+
+def test_it_draws_what_there_is(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    browser, data = opened("update"), data_of(pages["update"])
+    layers = data["images"][1]["layers"]
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#stack [role=option]")) == len(layers)
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#layers tbody tr")) == len(layers)
+    cells = browser.find_elements(By.CSS_SELECTOR, "#map [role=option]")
+    assert len(cells) == 525 + 2  # and two layers of no paths
+    states = [layer[0] for layer in data["images"][1]["update"]["layers"]]
+    for state, name in enumerate(["kept", "above", "new"]):
+        drawn = browser.find_elements(By.CSS_SELECTOR, f"#stack .s-{name}[role=option]")
+        assert len(drawn) == states.count(state)
+    # Areas are as sizes are.
+    script = """return [...document.querySelectorAll("#map [role=option]")].map((cell) => {
+        const box = cell.getBBox();
+        return [cell.id, box.width * box.height];
+    })"""
+    areas = dict(browser.execute_script(script))
+    sizes = {f"map-p{path}": data["paths"][path][2] for layer in layers for path in layer[1]}
+    big = sorted(sizes, key=sizes.__getitem__)[-30:]  # of the small ones more is lost to the gap between cells
+    ratios = [areas[name] / sizes[name] for name in big]
+    assert max(ratios) < 1.2 * min(ratios)
+    Select(browser.find_element(By.ID, "image")).select_by_value("0")
+    assert not browser.find_element(By.ID, "update-section").is_displayed()
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#stack [role=option]")) == len(data["images"][0]["layers"])
+
+
+def test_keys_are_enough(opened: Callable[..., Chrome]) -> None:
+    browser = opened("history")
+    body = browser.find_element(By.TAG_NAME, "body")
+    body.send_keys(Keys.TAB)  # the choice of an image
+    browser.switch_to.active_element.send_keys(Keys.TAB)
+    stack = browser.switch_to.active_element
+    assert stack.get_attribute("role") == "listbox"
+    stack.send_keys(Keys.ARROW_RIGHT)
+    assert stack.get_attribute("aria-activedescendant") == "stack-l0"
+    stack.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    assert stack.get_attribute("aria-activedescendant") == "stack-l1"
+    assert browser.find_element(By.ID, "selection").text.startswith("Layer 2 of ")
+    stack.send_keys(Keys.END)
+    last = len(browser.find_elements(By.CSS_SELECTOR, "#stack [role=option]"))
+    assert browser.find_element(By.ID, "selection").text.startswith(f"Layer {last} of {last}")
+    stack.send_keys(Keys.TAB)
+    paths = browser.switch_to.active_element
+    paths.send_keys(Keys.HOME)
+    assert (paths.get_attribute("aria-activedescendant") or "").startswith("map-p")
+
+
+def test_search(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    browser, data = opened("closure"), data_of(pages["closure"])
+    full = [before + data["names"][name] for before, name, _, _ in data["paths"]]
+    box, count = browser.find_element(By.ID, "search"), browser.find_element(By.ID, "found-count")
+    box.send_keys("LIB c6")
+    expected = sum("lib" in path.lower() and "c6" in path.lower() for path in full)
+    assert expected and count.text == f"{expected} path{'s' if expected > 1 else ''} found."
+    box.clear()
+    box.send_keys(full[7])
+    assert count.text == "1 path found."
+    browser.find_element(By.CSS_SELECTOR, "#found button").click()
+    assert full[7] in browser.find_element(By.ID, "selection").text
+    assert browser.find_element(By.CSS_SELECTOR, "#map [aria-selected=true]").get_attribute("id") == "map-p7"
+    box.clear()
+    box.send_keys("lib")
+    assert count.text.endswith("; the largest 50 are shown.")
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#found button")) == 50

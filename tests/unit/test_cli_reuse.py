@@ -1,0 +1,162 @@
+"""diff, explain, simulate and report as users see them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fake_registry import FakeRegistry
+from fastlayers import plan_layers, read_closure
+from fastlayers.cli.main import run
+from layouts import Layer, write_layout
+from stores import APP, BASE, LIB, NODES, make_store, write_json
+
+NEW_APP = APP.replace("-app-3.0", "-app-3.1").replace("/0f", "/9f")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """graph.json, and new.json in which the application has another version."""
+    make_store(tmp_path)
+    app, *others = NODES
+    write_json(tmp_path / "new.json", {"graph": [{**app, "path": NEW_APP, "narSize": 1000}, *others]})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("NIX_STORE_DIR", "NIX_STORE", "NIX_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def images(folder: Path) -> list[str]:
+    layers = [Layer(b"base" * 100, [BASE]), Layer(b"lib" * 100, [LIB])]
+    tops = [Layer(b"old" * 200, [APP]), Layer(b"new" * 300, [NEW_APP])]
+    return [
+        write_layout(Path("oci"), [*layers, top, Layer(b"links", comment="customisation")], str(number))
+        for number, top in enumerate(tops, 1)
+    ]
+
+
+def printed(capfd: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        run(arguments)
+    out, err = capfd.readouterr()
+    assert (ended.value.code, err) == (0, "")
+    return out
+
+
+def told(capfd: pytest.CaptureFixture[str], *arguments: str) -> Any:
+    return json.loads(printed(capfd, *arguments, "--json"))
+
+
+def squeezed(text: str) -> list[str]:
+    return [re.sub(" +", " ", line).strip() for line in text.splitlines()]
+
+
+def test_diff_of_closures(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    lines = squeezed(printed(capfd, "diff", "graph.json", "new.json"))
+    assert lines[0] == "graph.json -> new.json; sizes: NAR sizes"
+    assert "by digest 1 1.0 kB 1.00 podman, containerd, skopeo: layers whose digest is new" in lines
+    assert "bound 1.0 kB the paths that are new" in lines
+    assert lines[-1] == "3 1.0 kB new app-3.1 replaced app-3.1"
+    document = told(capfd, "diff", "graph.json", "new.json", "--max-layers", "1")
+    assert (document["by_digest"], document["bound"]) == (1000 + 520 + 456, 1000)
+
+
+def test_diff_of_images(images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    lines = squeezed(printed(capfd, "diff", *images))
+    assert lines[0] == f"{images[0]} -> {images[1]}; sizes: as they are stored"
+    assert lines[-2:] == ["3 0.9 kB new app-3.1 replaced app-3.1", "4 0.0 kB kept customisation above layer 3"]
+    document = told(capfd, "diff", *images)
+    assert (document["by_digest"], document["by_chain"], document["bound"]) == (900, 905, 900)
+    same = printed(capfd, "diff", images[0], images[0])
+    assert "above layer" not in same and squeezed(same)[2].startswith("by digest 0 0.0 kB")
+
+
+def test_diff_of_images_of_others(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Which paths are in their layers nobody says: layers alone are compared, and history names them."""
+    names = [
+        write_layout(
+            Path("other"),
+            [Layer(b"1", comment="store paths:\n/nix/store/" + "a" * 32 + "-glibc"), Layer(top, comment="app")],
+            str(n),
+            plan=False,
+        )
+        for n, top in enumerate([b"22", b"333"])
+    ]
+    assert squeezed(printed(capfd, "diff", *names))[-1] == "2 0.0 kB new app other bytes"
+    document = told(capfd, "diff", *names)
+    assert (document["by_digest"], document["bound"]) == (3, None)
+    assert squeezed(printed(capfd, "explain", names[0]))[-2].startswith("1 0.0 kB store paths: glibc")
+
+
+def test_diff_of_plans(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name, form in [("graph", "layers"), ("new", "json")]:
+        Path(f"{name}.plan").write_text(printed(capfd, "plan", f"{name}.json", "--format", form))
+    assert told(capfd, "diff", "graph.plan", "new.plan")["by_digest"] == 1000
+    assert told(capfd, "diff", "new.plan", "graph.plan")["by_digest"] is None
+    assert told(capfd, "diff", "new.plan", "graph.plan", "--closure", "graph.json")["by_digest"] == 816
+
+
+def test_diff_of_images_in_a_registry(folder: Path, registry: FakeRegistry, capfd: pytest.CaptureFixture[str]) -> None:
+    image = f"docker://{registry.host}/lab/app:1"
+    printed(capfd, "build", "graph.json", "--store-root", "root", "--to", image, "--to", "oci:built", "--quiet")
+    assert told(capfd, "diff", image, "oci:built")["by_digest"] == 0
+
+
+def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert squeezed(printed(capfd, "explain", "graph.json", "lib")) == [
+        LIB, "layer 2 of 3, path 1 of 1", "refers to 1 of 3 paths; 1 refer to it",
+        "popularity 2, rank 2 of 3: a layer of its own"]  # fmt: skip
+    lines = squeezed(printed(capfd, "explain", "graph.json"))
+    assert lines[0] == "graph.json, popularity/1: 3 layers, 1.8 kB"
+    assert lines[2] == "1 1 0.5 kB base-1.0 popularity 4, rank 1 of 3: a layer of its own"
+    assert printed(capfd, "explain", images[0], APP).splitlines()[1:] == [
+        "layer 3 of 4, path 1 of 1", "its closure says more: name it with --closure"]  # fmt: skip
+    with_closure = printed(capfd, "explain", images[0], "app-3.0", "--closure", "graph.json")
+    assert with_closure.splitlines()[-1].startswith("popularity 1, rank 3 of 3: ")
+    assert squeezed(printed(capfd, "explain", images[0]))[-1] == "4 0.0 kB customisation customisation"
+
+
+def test_simulate(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    lines = squeezed(printed(capfd, "simulate", "graph.json", "new.json", "--max-layers", "3", "--max-layers", "1"))
+    assert lines[0] == "1 update, graph.json to new.json; the bound is 1.0 kB"
+    assert "popularity 3 1.00 1.00 - 1.0 kB leaf: 0 of 1" in lines
+    assert "popularity 1 1.98 1.98 - 2.0 kB leaf: 0 of 1" in lines
+    closures = ["--closure", "graph.json", "--closure", "new.json"]
+    found = told(capfd, "simulate", *images, *closures, "--strategy", "auto", "--max-layers", "2")["replays"]
+    assert [(one["strategy"], one["max_layers"]) for one in found] == [("as it is", None), ("auto", 2)]
+    assert found[0]["steps"] == [{"by_digest": 900, "by_chain": 905, "bound": 900, "total": 1605}]
+    assert found[1]["steps"][0]["bound"] == 1000
+
+
+def test_report_in_the_terminal(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    one = squeezed(printed(capfd, "report", images[0]))
+    assert one[0] == f"{images[0]}: 4 layers, 1.3 kB (stored sizes)"
+    assert "downloads" not in one
+    two = squeezed(printed(capfd, "report", *images))
+    assert f"1 0.9 kB 0.9 kB 0.9 kB {images[0]} -> {images[1]}" in two
+    assert two[-1] == "4 0.0 kB kept customisation above layer 3"
+
+
+def test_report_as_a_page(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
+    assert printed(capfd, "report", *images, "--html", "page.html") == ""
+    first = Path("page.html").read_bytes()
+    printed(capfd, "report", *images, "--html", "page.html")
+    assert Path("page.html").read_bytes() == first
+    assert not [name for name in os.listdir() if name.endswith(".part")]
+    assert stat.S_IMODE(os.stat("page.html").st_mode) & 0o444 == 0o444
+
+
+def test_strategies_are_told_apart_from_what_they_gave(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A plan without a strategy's name is recognised by its layers."""
+    made = plan_layers(read_closure("graph.json"), 2, "auto")
+    Path("plan.json").write_text(made.to_layers())
+    said = printed(capfd, "explain", "plan.json", APP, "--closure", "graph.json")
+    assert "a primary path: number 1 of " in said

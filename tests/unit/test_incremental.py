@@ -1,0 +1,427 @@
+"""Builds that cost what changed: what is remembered, what destinations keep, and what happens when memory is wrong."""
+
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from caches import make_canonical, named_nodes
+from fastlayers import (
+    Codec,
+    Contradiction,
+    DestinationError,
+    DigestCache,
+    LayerError,
+    Settings,
+    build_image,
+    layer,
+    memory,
+    parse_destination,
+    read_closure,
+    stream_image,
+)
+from fastlayers.build import BuildResult
+from stores import APP, BASE, LIB, make_store, write_file, write_json
+
+GZIP = Codec("gzip")
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Nix store: the small closure, and a change of its app, as documents that know NAR hashes."""
+    root = tmp_path / "root"
+    make_store(tmp_path)
+    monkeypatch.setenv("NIX_STORE_DIR", str(root / "nix/store"))
+    monkeypatch.chdir(tmp_path)
+    write_json(tmp_path / "named.json", {"graph": named_nodes(root)})
+    new = Path(f"{root}{APP}".replace("-app-3.0", "-app-3.1"))
+    write_file(new / "bin" / "app", "#!/bin/sh\necho new app\n", 0o555)
+    make_canonical(new)
+    from oracles.nar import nar_hash
+
+    nodes = named_nodes(root)
+    nodes[0] = {**nodes[0], "path": str(new), "narHash": nar_hash(str(new))}
+    write_json(tmp_path / "changed.json", {"graph": nodes})
+    return root
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> DigestCache:
+    return DigestCache.open(str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as settled as soon as they are written."""
+    monkeypatch.setattr(memory, "_UNSETTLED", -(1 << 62))
+
+
+def build(document: str, *targets: str, prune: bool = False, **options: Any) -> BuildResult:
+    places = [parse_destination(target, prune=prune, verify=options.get("verify", False)) for target in targets]
+    return build_image(read_closure(document), places, **{"jobs": 1, **options})
+
+
+def events(made: BuildResult) -> list[list[str]]:
+    return [[event.event for event in built.events] for built in made.layers]
+
+
+def blobs(folder: str = "image") -> dict[str, tuple[int, int]]:
+    """Every blob's inode and mtime, after its digest was checked."""
+    found = {}
+    for path in Path(folder, "blobs/sha256").iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+        found[path.name] = (path.stat().st_ino, path.stat().st_mtime_ns)
+    return found
+
+
+@pytest.fixture
+def nothing_is_opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    def forbid() -> None:
+        def measure(recipe: object) -> None:
+            raise AssertionError(recipe)
+
+        monkeypatch.setattr(layer, "measure", measure)
+        monkeypatch.setattr("fastlayers.parallel.measure", measure)
+
+    return forbid
+
+
+@pytest.mark.parametrize("codec", [Codec(), GZIP], ids=["none", "gzip"])
+def test_nothing_changed(codec: Codec, store: Path, cache: DigestCache, nothing_is_opened: Callable[[], None]) -> None:
+    first = build("named.json", "oci:image:1", codec=codec, cache=cache)
+    assert events(first) == [["built", "written"]] * 3
+    assert first.read == 40_032 and first.written == sum(one.descriptor.size for one in first.layers)
+    before = blobs()
+    shutil.rmtree(store)
+    nothing_is_opened()
+    again = build("named.json", "oci:image:1", codec=codec, cache=cache)
+    assert again.image == first.image
+    assert events(again) == [["reused", "skipped"]] * 3
+    assert (again.read, again.written, again.sent) == (0, 0, None)
+    assert blobs() == before
+
+
+def test_without_a_cache_the_layout_is_what_remembers(store: Path, nothing_is_opened: Callable[[], None]) -> None:
+    first = build("named.json", "oci:image:1")
+    nothing_is_opened()
+    again = build("named.json", "oci:image:1", settings=Settings({"User": "new"}))
+    assert events(again) == [["reused", "skipped"]] * 3
+    assert again.image.layers == first.image.layers
+    with pytest.raises(AssertionError):  # the user named another image
+        build("named.json", "oci:image:2")
+    with pytest.raises(AssertionError):
+        build("named.json", "oci:image:1", codec=GZIP)
+    with pytest.raises(AssertionError):
+        build("named.json", "oci:image:1", trust_previous=False)
+
+
+def test_what_a_layout_remembers_goes_into_the_cache(
+    store: Path, cache: DigestCache, nothing_is_opened: Callable[[], None]
+) -> None:
+    build("named.json", "oci:image:1")
+    nothing_is_opened()
+    build("named.json", "oci:image:1", cache=cache)
+    shutil.copytree("image", "other")
+    Path("other/index.json").write_text('{"manifests": []}')
+    again = build("named.json", "oci:other:1", cache=cache)
+    assert events(again) == [["reused", "skipped"]] * 3
+
+
+@pytest.mark.parametrize("remembers", ["cache", "layout"])
+def test_one_path_changed(remembers: str, store: Path, cache: DigestCache) -> None:
+    own = cache if remembers == "cache" else None
+    build("named.json", "oci:image:1", cache=own)
+    kept = blobs()
+    for path in (LIB, BASE):  # unchanged, and never looked at
+        shutil.rmtree(f"{store}{path}")
+    made = build("changed.json", "oci:image:1", cache=own)
+    assert events(made) == [["reused", "skipped"], ["reused", "skipped"], ["built", "written"]]
+    assert made.read == len("#!/bin/sh\necho new app\n") and made.written == made.layers[2].descriptor.size
+    assert {name: stamp for name, stamp in blobs().items() if name in kept} == kept
+
+
+@pytest.mark.usefixtures("settled")
+def test_files_below_a_root_are_remembered_by_what_they_look_like(tmp_path: Path, cache: DigestCache) -> None:
+    os.chdir(tmp_path)
+    make_store(tmp_path)
+    root = str(tmp_path / "root")
+    first = build("graph.json", "oci:image", cache=cache, store_root=root)
+    assert events(build("graph.json", "oci:image", cache=cache, store_root=root)) == [["reused", "skipped"]] * 3
+    file = tmp_path / "root" / BASE[1:] / "etc/base"
+    before = file.stat()
+    file.chmod(0o644)
+    file.write_text("evil\n")  # as long as before, and with the same mtime
+    file.chmod(0o444)
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = build("graph.json", "oci:image", cache=cache, store_root=root)
+    assert events(again) == [["built", "written"], ["reused", "skipped"], ["reused", "skipped"]]
+    assert again.image.layers[0].diff_id != first.image.layers[0].diff_id
+    manifest = json.loads(again.image.manifest)
+    assert not any("dev.fastlayers.recipe" in each["annotations"] for each in manifest["layers"])
+
+
+def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path, cache: DigestCache) -> None:
+    """One more change of it need not show in its ctime, which has the clock's resolution."""
+    os.chdir(tmp_path)
+    make_store(tmp_path)
+    root = str(tmp_path / "root")
+    build("graph.json", "oci:image", cache=cache, store_root=root)
+    assert list(cache.entries()) == []
+    assert events(build("graph.json", "oci:image", cache=cache, store_root=root))[0][0] == "built"
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_file_that_changes_meanwhile_is_not_remembered(
+    tmp_path: Path, cache: DigestCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was seen before is not what the layer was made of, where its table is not kept."""
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path)
+    monkeypatch.setattr("fastlayers.parallel._TABLES", 0)
+    file = tmp_path / "root" / BASE[1:] / "etc/base"
+    file.chmod(0o644)
+    measure = layer.measure
+
+    def change_and_measure(recipe: layer.LayerRecipe) -> Any:
+        file.write_text("evil\n")
+        return measure(recipe)
+
+    monkeypatch.setattr(layer, "measure", change_and_measure)
+    build("graph.json", "oci:image", cache=cache, store_root=str(tmp_path / "root"))
+    assert len(list(cache.entries())) == 2  # the two other layers
+
+
+def test_modes_that_nix_would_not_give_are_not_remembered_by_nar_hash(store: Path, cache: DigestCache) -> None:
+    Path(f"{store}{BASE}/etc").chmod(0o755)
+    made = build("named.json", "oci:image", cache=cache)
+    manifest = json.loads(made.image.manifest)
+    assert ["dev.fastlayers.recipe" in each["annotations"] for each in manifest["layers"]] == [False, True, True]
+    assert len(list(cache.entries())) == 2
+
+
+def test_the_manifest_does_not_depend_on_what_is_remembered(store: Path, cache: DigestCache) -> None:
+    first = build("named.json", "oci:image", cache=cache)
+    assert build("named.json", "oci:image", cache=cache).image == first.image
+    assert build("named.json", "oci:image", trust_previous=False).image == first.image
+    assert build("named.json", "oci:other").image == first.image
+
+
+def test_a_plan_can_be_read_from_a_manifest(store: Path) -> None:
+    made = build("named.json", "oci:image")
+    manifest = json.loads(made.image.manifest)
+    assert manifest["annotations"]["dev.fastlayers.plan"] == "1"
+    told = [tuple(json.loads(each["annotations"]["dev.fastlayers.paths"])) for each in manifest["layers"]]
+    assert told == list(made.plan.layers)
+
+
+# Memory that is wrong
+
+
+def spoil(store: Path) -> None:
+    """Another file in the store path of the same NAR hash, as long as before."""
+    file = Path(f"{store}{BASE}/etc/base")
+    file.chmod(0o644)
+    file.write_text("evil\n")
+    file.chmod(0o444)
+
+
+@pytest.mark.parametrize("codec", [Codec(), GZIP], ids=["none", "gzip"])
+def test_verify_finds_a_contradiction_and_forgets(codec: Codec, store: Path, cache: DigestCache) -> None:
+    first = build("named.json", "oci:image", cache=cache, codec=codec)
+    verified = build("named.json", "oci:image", cache=cache, codec=codec, verify=True)
+    assert events(verified) == [["built", "skipped"]] * 3 and verified.image == first.image
+    assert verified.read == first.read and verified.written == 0
+    spoil(store)
+    assert build("named.json", "oci:image", cache=cache, codec=codec).image == first.image  # it is trusted
+    with pytest.raises(Contradiction, match=rf"{BASE}: is sha256:\w+, not {first.image.layers[0].diff_id} as it was"):
+        build("named.json", "oci:image", cache=cache, codec=codec, verify=True)
+    assert len(list(cache.entries())) == 2
+    again = build("named.json", "oci:image", cache=cache, codec=codec, trust_previous=False)
+    assert again.image.layers[0].diff_id != first.image.layers[0].diff_id
+
+
+def test_a_contradiction_of_a_worker_process_travels(store: Path) -> None:
+    import pickle
+
+    error = pickle.loads(pickle.dumps(Contradiction("one line", "sha256:1")))
+    assert isinstance(error, LayerError) and (str(error), error.digest) == ("one line", "sha256:1")
+
+
+def test_a_compressed_layer_that_comes_out_otherwise(store: Path, cache: DigestCache) -> None:
+    """As where an encoder of the same profile gives other bytes on another machine."""
+    made = build("named.json", "oci:image", cache=cache, codec=GZIP)
+    (key,) = [entry.key for entry in cache.entries() if cache.get(entry.key, GZIP) == made.image.layers[0]]
+    from dataclasses import replace
+
+    cache.put(key, replace(made.image.layers[0], digest="sha256:" + "1" * 64))
+    with pytest.raises(Contradiction, match="when compressed"):
+        build("named.json", "oci:other", cache=cache, codec=GZIP)
+    assert cache.get(key, GZIP) is None
+    assert build("named.json", "oci:other", cache=cache, codec=GZIP).image == made.image
+
+
+# Layouts
+
+
+def test_a_blob_of_another_size_is_written_again(store: Path, cache: DigestCache) -> None:
+    made = build("named.json", "oci:image", cache=cache)
+    Path("image/blobs/sha256", made.image.layers[1].digest[7:]).write_bytes(b"short")
+    assert events(build("named.json", "oci:image", cache=cache)) == [
+        ["reused", "skipped"],
+        ["built", "written"],
+        ["reused", "skipped"],
+    ]
+    assert len(blobs()) == 5
+
+
+def test_a_blob_of_other_bytes_is_found_by_verify(store: Path, cache: DigestCache) -> None:
+    made = build("named.json", "oci:image", cache=cache)
+    blob = Path("image/blobs/sha256", made.image.layers[1].digest[7:])
+    blob.write_bytes(bytes(blob.stat().st_size))
+    assert events(build("named.json", "oci:image", cache=cache))[1] == ["reused", "skipped"]
+    assert events(build("named.json", "oci:image", cache=cache, verify=True))[1] == ["built", "written"]
+    assert len(blobs()) == 5
+
+
+def test_a_blob_that_is_removed_meanwhile_is_made_again(
+    store: Path, cache: DigestCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = build("named.json", "oci:image", cache=cache)
+    blob = Path("image/blobs/sha256", made.image.layers[1].digest[7:])
+
+    def make_image_and_remove(*arguments: Any, **options: Any) -> Any:
+        blob.unlink()
+        return original(*arguments, **options)
+
+    from fastlayers import build as module
+
+    original = module.make_image
+    monkeypatch.setattr(module, "make_image", make_image_and_remove)
+    build("named.json", "oci:image", cache=cache)
+    assert len(blobs()) == 5
+
+
+def test_pruning_keeps_what_any_image_names(store: Path) -> None:
+    build("named.json", "oci:image:old")
+    old = build("named.json", "oci:image:nested", settings=Settings({"User": "nested"}))
+    # The second is named by an index in the index alone; of the first nothing but its layers is in use then.
+    index = json.loads(Path("image/index.json").read_bytes())
+    nested = json.dumps({"schemaVersion": 2, "manifests": [index["manifests"][1]]}).encode()
+    digest = hashlib.sha256(nested).hexdigest()
+    Path("image/blobs/sha256", digest).write_bytes(nested)
+    descriptor = {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": f"sha256:{digest}",
+        "size": len(nested),
+    }
+    write_json(Path("image/index.json"), {**index, "manifests": [descriptor]})
+    Path("image/blobs/sha256/README").write_text("not a blob")
+    before = set(os.listdir("image/blobs/sha256"))
+    made = build("changed.json", "oci:image:new", prune=True)
+    after = set(os.listdir("image/blobs/sha256"))
+    assert len(before - after) == 2  # manifest and config of the first
+    named = {made.image.config_digest, made.image.manifest_digest, *made.image.layer_digests}
+    named |= {old.image.config_digest, old.image.manifest_digest, *old.image.layer_digests, f"sha256:{digest}"}
+    assert after == {each[7:] for each in named} | {"README"}
+    build("changed.json", "oci:image:nested", prune=True)
+    build("changed.json", "oci:image:new", prune=True)
+
+
+def test_nothing_is_pruned_where_a_manifest_is_damaged(store: Path) -> None:
+    made = build("named.json", "oci:image:1")
+    Path("image/blobs/sha256", made.image.manifest_digest[7:]).write_text("{")
+    before = set(os.listdir("image/blobs/sha256"))
+    with pytest.raises(DestinationError, match="what it names is not known: nothing is removed"):
+        build("changed.json", "oci:image:2", prune=True)
+    assert before < set(os.listdir("image/blobs/sha256"))
+
+
+# Archives and streams
+
+
+@pytest.mark.parametrize("codec", [Codec(), GZIP], ids=["none", "gzip"])
+@pytest.mark.parametrize("place", ["file", "pipe"])
+def test_an_archive_of_what_is_remembered_is_not_hashed(
+    place: str, codec: Codec, store: Path, cache: DigestCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("named.json", "docker-archive:first.tar:app:1", codec=codec, cache=cache)
+
+    def pump(*arguments: object) -> str:
+        raise AssertionError(arguments)
+
+    monkeypatch.setattr(layer, "pump", pump)
+    if place == "file":
+        build("named.json", "docker-archive:again.tar:app:1", codec=codec, cache=cache)
+    else:
+        os.mkfifo("fifo")
+        with open("again.tar", "wb") as out:
+            import subprocess
+
+            with subprocess.Popen(["cat", "fifo"], stdout=out):
+                made = build("named.json", "docker-archive:fifo:app:1", codec=codec, cache=cache)
+        assert made.written == sum(one.descriptor.size for one in made.layers)
+    assert Path("first.tar").read_bytes() == Path("again.tar").read_bytes()
+
+
+def write_conf(store: Path) -> Path:
+    layers = [[str(path)] for path in sorted((store / "nix/store").iterdir())]
+    Path("customisation").mkdir(exist_ok=True)
+    with tarfile.open("customisation/layer.tar", "w"):
+        pass
+    digest = hashlib.sha256(Path("customisation/layer.tar").read_bytes()).hexdigest()
+    Path("customisation/checksum").write_text(digest)
+    date = "1970-01-01T00:00:01+00:00"
+    conf = {"architecture": "amd64", "config": {}, "store_dir": str(store / "nix/store"), "from_image": None}
+    conf |= {"store_layers": layers, "customisation_layer": os.path.abspath("customisation"), "repo_tag": "a:1"}
+    conf |= {"created": date, "mtime": date, "uid": "0", "gid": "0", "uname": "root", "gname": "root"}
+    return write_json(Path("conf.json"), conf) or Path("conf.json")
+
+
+def stream(conf: Path, **options: Any) -> bytes:
+    with open("stream.tar", "wb") as out:
+        stream_image(str(conf), out.fileno(), **options)
+    return Path("stream.tar").read_bytes()
+
+
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("changed", [0, 1, 2, 3])
+def test_a_stream_of_what_is_remembered(
+    changed: int, store: Path, cache: DigestCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not comes between the rest."""
+    conf = write_conf(store)
+    before = stream(conf, jobs=1)
+    assert stream(conf, jobs=1, cache=cache) == before
+    for entry in list(cache.entries())[:changed]:
+        cache.drop(entry.key)
+    hashed = []
+    make = layer.make_layer
+    monkeypatch.setattr("fastlayers.parallel.make_layer", lambda *task: hashed.append(task) or make(*task))
+    assert stream(conf, jobs=1, cache=cache) == before
+    assert len(hashed) == changed
+    assert len(list(cache.entries())) == 4
+    hashed.clear()
+    assert stream(conf, jobs=1, cache=cache, verify=True) == before
+    assert len(hashed) == 4
+
+
+@pytest.mark.usefixtures("settled")
+def test_a_stream_whose_memory_is_wrong(store: Path, cache: DigestCache) -> None:
+    from dataclasses import replace
+
+    conf = write_conf(store)
+    right = stream(conf, jobs=1, cache=cache)
+    entry = next(cache.entries())
+    found = cache.get(entry.key, Codec())
+    assert found is not None
+    cache.put(entry.key, replace(found, diff_id="sha256:" + "1" * 64, digest="sha256:" + "1" * 64))
+    with pytest.raises(Contradiction):
+        stream(conf, jobs=1, cache=cache, verify=True)
+    assert cache.get(entry.key, Codec()) is None
+    assert stream(conf, jobs=1, cache=cache) == right
