@@ -40,6 +40,13 @@ def partition(
     most: int = 0,
     passes: int = 0,
 ) -> int: ...
+def order_layers(
+    sizes: NDArray[np.int64],
+    sets: NDArray[np.uint64],
+    weights: NDArray[np.int64],
+    order: NDArray[np.int32],
+    work: int,
+) -> None: ...
 def resolve_names(
     names: ReadableBuffer, lists: list[Any], lengths: NDArray[np.int64], positions: NDArray[np.int32]
 ) -> bool: ...

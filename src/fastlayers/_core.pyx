@@ -50,6 +50,20 @@ cdef extern from "_partition.h" nogil:
     int partition_move(const c_partition *items, int64_t free_groups, int64_t passes, int32_t *groups) noexcept
 
 
+cdef extern from "_order.h" nogil:
+    cdef enum order_status:
+        ORDER_OK
+        ORDER_NO_MEMORY
+
+    cdef struct c_ordering "ordering":
+        int64_t n, words
+        const int64_t *sizes
+        const uint64_t *sets
+        const int64_t *weights
+
+    int c_order_layers "order_layers" (const c_ordering *layers, int64_t work, int32_t *order) noexcept
+
+
 cdef extern from "_names.h" nogil:
     cdef enum names_status:
         NAMES_OK
@@ -311,6 +325,46 @@ def partition(
     if status == PARTITION_NO_MEMORY:
         raise MemoryError("no memory to distribute items")
     return left
+
+
+def order_layers(
+    const int64_t[::1] sizes, const uint64_t[:, ::1] sets, const int64_t[::1] weights, int32_t[::1] order, int64_t work
+):
+    """Put layers in an order that is cheap where a layer is sent again at every event of its own or below it.
+
+    An order costs the sum over all layers of their size times the weight of all events of it and of the layers below.
+    Layers that are equal stay in the order in which they are given.
+
+    Args:
+        sizes: int64, shape (n,), each at least 0.
+        sets: uint64, shape (n, words). The events of each layer, a bit each.
+        weights: int64, shape (words,), each at least 0: of each event in that word.
+        order: int32, shape (n,), written: the layers' numbers, the bottom one first.
+        work: how many words of sets the search for a better order may read, about.
+
+    Raises:
+        ValueError: the shapes do not fit, or the sum of all sizes times the weight of all bits is not below 2^62.
+        MemoryError: a second copy of the sets cannot be had.
+    """
+    cdef int64_t n = sizes.shape[0], words = sets.shape[1], i
+    cdef int status
+    cdef c_ordering layers
+    if n > 0x7fffffff or sets.shape[0] != n or order.shape[0] != n or weights.shape[0] != words:
+        raise ValueError("sizes, sets and order must have the same length, below 2^31, and each word a weight")
+    if any(sizes[i] < 0 for i in range(n)) or any(weights[i] < 0 for i in range(words)):
+        raise ValueError("sizes and weights must not be negative")
+    if sum(int(sizes[i]) for i in range(n)) * sum(64 * int(weights[i]) for i in range(words)) >= 1 << 62:
+        raise ValueError("the sum of all sizes times the weight of all bits must be below 2^62")
+    if n == 0:
+        return
+    layers.n, layers.words, layers.sizes = n, words, &sizes[0]
+    layers.sets = &sets[0, 0] if words else NULL
+    layers.weights = &weights[0] if words else NULL
+    cdef int32_t *out = &order[0]
+    with nogil:
+        status = c_order_layers(&layers, work, out)
+    if status == ORDER_NO_MEMORY:
+        raise MemoryError("no memory to order layers")
 
 
 def resolve_names(const uint8_t[::1] names, list lists, int64_t[::1] lengths, int32_t[::1] positions):

@@ -116,7 +116,12 @@ def split(
         for rows in _distribute(items, room, guidance):
             layer = [items.paths[i] for i in rows.tolist()]
             layers.append(before.get(frozenset(layer)) or layer)
-    layers = order_layers(closure, [*layers, *rules.unpinned], previous=guidance.previous, history=history)
+    pinned = len(rules.pinned)
+    below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
+    chained = list(map(list, below)) == list(rules.pinned)  # else all is sent again, whatever the order
+    layers = order_layers(
+        closure, [*layers, *rules.unpinned], previous=above if chained else None, history=history
+    )
     return [*rules.pinned, *layers]
 
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["ChangeHistory", "learn", "package_name"]
+__all__ = ["ChangeHistory", "learn", "package_name", "package_version"]
 
 _VERSION = re.compile("-[0-9][^-]*")
 _HASH_LENGTH = 32
@@ -86,6 +86,12 @@ def package_name(path: str) -> str:
     """
     name = _without_hash(path)
     return _VERSION.sub("", name) or name
+
+
+def package_version(path: str) -> str:
+    """A path's version alone, such as ``3.0.2`` of ``...-openssl-3.0.2-dev``; the name where it has none."""
+    name = _without_hash(path)
+    return "".join(_VERSION.findall(name))[1:] or name
 
 
 def _without_hash(path: str) -> str:
