@@ -145,8 +145,8 @@ def completions(typed: str) -> list[str]:
         ("fastlayers ", {*COMMANDS, "-h", "--help", "--version"}),
         ("fastlayers plan --f", {"--format"}),
         ("fastlayers plan --format ", {"table", "layers", "json"}),
-        ("fastlayers plan --strategy ", {"popularity", "auto"}),
-        ("fastlayers build --to ", {"docker-archive:", "oci:", "oci-archive:", "docker://"}),
+        ("fastlayers plan --strategy ", {"popularity", "auto", "expected-cost"}),
+        ("fastlayers build --to ", {"docker-archive:", "oci:", "oci-archive:", "docker://", "docker-daemon:", "podman:", "containerd:"}),
         ("fastlayers index --to ", {"docker://"}),
         ("fastlayers index --tls-verify ", {"true", "false"}),
         ("fastlayers build --to oci:x --from oci", {"oci:", "oci-archive:"}),
@@ -271,17 +271,18 @@ def test_names_that_are_not_ascii(folder: Path) -> None:
 
 def test_plan(folder: Path) -> None:
     table = fastlayers("plan", "graph.json", "--max-layers", "2").stdout
-    assert table.splitlines()[0].startswith("popularity/1: 2 layers, 3 paths, ")
-    assert "base-1.0" in table and "lib-2.0, app-3.0" in table and "25.4 %" in table and "74.6 %" in table
+    assert table.splitlines()[0].startswith("expected-cost/1: 2 layers, 3 paths, ")
+    assert "app-3.0" in table and "base-1.0, lib-2.0" in table and "45.5 %" in table and "54.5 %" in table
     layers = json.loads(fastlayers("plan", "graph.json", "--max-layers", "2", "--format", "layers").stdout)
-    assert layers == [[BASE], [LIB, APP]]
+    assert layers == [[BASE, LIB], [APP]]
     whole = json.loads(fastlayers("plan", "graph.json", "--max-layers", "2", "--format", "json").stdout)
     assert whole == {
         "version": 1,
-        "strategy": "popularity/1",
+        "strategy": "expected-cost/1",
         "max_layers": 2,
+        "guided": False,
         "excluded": [],
-        "layers": [{"size": 456, "paths": [BASE]}, {"size": 520 + 816, "paths": [LIB, APP]}],
+        "layers": [{"size": 456 + 520, "paths": [BASE, LIB]}, {"size": 816, "paths": [APP]}],
     }
 
 

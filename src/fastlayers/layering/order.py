@@ -30,7 +30,6 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..closure import UNKNOWN, Closure
-from ..errors import PlanError
 from .history import ChangeHistory, package_version
 
 __all__ = ["VERSION", "order_layers"]
@@ -62,9 +61,6 @@ def order_layers(
         layers: each a sequence of paths.
         previous: the layers of the plan before, bottom first.
         history: what earlier closures tell.
-
-    Raises:
-        PlanError: a path's NAR size is not known.
     """
     made = [list(layer) for layer in layers]
     kept = _kept(made, previous or ())
@@ -122,10 +118,10 @@ def _kept(layers: Sequence[Sequence[str]], previous: Sequence[Sequence[str]]) ->
 
 
 def _sizes(closure: Closure, layers: Sequence[Sequence[str]]) -> list[int]:
+    """Bytes of each layer; where the NAR size of any path is not known, its number of paths."""
     sizes = dict(zip(closure.paths, closure.nar_sizes.tolist(), strict=True))
-    for path in chain.from_iterable(layers):
-        if sizes[path] == UNKNOWN:
-            raise PlanError(f"{path}: its NAR size is not known, and the order stable goes by it")
+    if any(sizes[path] == UNKNOWN for path in chain.from_iterable(layers)):
+        return [len(layer) for layer in layers]
     return [sum(sizes[path] for path in layer) for layer in layers]
 
 

@@ -53,9 +53,9 @@ def _by_closure_alone(
 
 
 STRATEGIES: dict[str, Strategy] = {
-    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True),
     "popularity": Strategy(popularity.VERSION, _by_closure_alone(popularity.split)),
     "auto": Strategy(auto.VERSION, _by_closure_alone(auto.split)),
+    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True),
 }
 
 
