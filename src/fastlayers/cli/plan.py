@@ -6,7 +6,7 @@ import argparse
 
 from .options import add_max_layers, add_sources, read_sources
 from .parser import Parser
-from .planning import add_planning, check_planning, read_guidance
+from .planning import add_planning, check_planning, read_guidance, read_order
 from .registry import add_access, read_access
 
 __all__ = ["define", "run"]
@@ -47,13 +47,13 @@ def run(options: argparse.Namespace) -> None:
     check_planning(options, "pipeline", "strategy")
     check_planning(options, "pipeline", "max_layers")
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
-    guidance = read_guidance(options, read_access(options))
+    guidance, order = read_guidance(options, read_access(options)), read_order(options)
     closure = read_sources(options)
     if pipeline is not None:
-        made = plan_pipeline(closure, pipeline, exclude=options.exclude)
+        made = plan_pipeline(closure, pipeline, exclude=options.exclude, guidance=guidance, order=order)
     else:
         limit = 99 if options.max_layers is None else options.max_layers
-        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance)
+        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance, order=order)
     if options.format == "table":
         print_plan(made)
     else:

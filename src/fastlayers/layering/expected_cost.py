@@ -119,9 +119,7 @@ def split(
     pinned = len(rules.pinned)
     below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
     chained = list(map(list, below)) == list(rules.pinned)  # else all is sent again, whatever the order
-    layers = order_layers(
-        closure, [*layers, *rules.unpinned], previous=above if chained else None, history=history
-    )
+    layers = order_layers(closure, [*layers, *rules.unpinned], previous=above if chained else None, history=history)
     return [*rules.pinned, *layers]
 
 

@@ -5,16 +5,17 @@ that has changed upward. So an order costs
 
     sum over all layers of size * (events of it and of all layers below it, each counted once, by their weight)
 
-An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path changes
-when it, or anything that it refers to, is released anew, and what has one version is released together more often than
-not. An update of the past in which it changed is one more event, of ten times the weight.
+An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path
+changes when it, or anything that it refers to, is released anew, and what has one version is released together more
+often than not. An update of the past in which it changed is one more event, of ten times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
 
-With the layers of the version before, a client has a chain already. Its layers from the bottom up to the first one that
-is gone cost nothing as long as they stay where they are; what lies above must be sent anyway, and is put in order afresh.
-Where an order that begins to differ further down saves within eight updates what it costs to send now, it counts.
+With the layers of the version before, a client has a chain already. Its layers from the bottom up to the first one
+that is gone cost nothing as long as they stay where they are; what lies above must be sent anyway, and is put in order
+afresh. Where an order that begins to differ further down saves within eight updates what it costs to send now, it
+counts.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from itertools import chain
+from itertools import repeat
 from operator import or_
 
 import numpy as np
@@ -30,7 +31,6 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..closure import UNKNOWN, Closure
-from ..errors import PlanError
 from .history import ChangeHistory, package_version
 
 __all__ = ["VERSION", "order_layers"]
@@ -62,9 +62,6 @@ def order_layers(
         layers: each a sequence of paths.
         previous: the layers of the plan before, bottom first.
         history: what earlier closures tell.
-
-    Raises:
-        PlanError: a path's NAR size is not known.
     """
     made = [list(layer) for layer in layers]
     kept = _kept(made, previous or ())
@@ -122,11 +119,10 @@ def _kept(layers: Sequence[Sequence[str]], previous: Sequence[Sequence[str]]) ->
 
 
 def _sizes(closure: Closure, layers: Sequence[Sequence[str]]) -> list[int]:
-    sizes = dict(zip(closure.paths, closure.nar_sizes.tolist(), strict=True))
-    for path in chain.from_iterable(layers):
-        if sizes[path] == UNKNOWN:
-            raise PlanError(f"{path}: its NAR size is not known, and the order stable goes by it")
-    return [sum(sizes[path] for path in layer) for layer in layers]
+    """Bytes of each layer; where a NAR size is not known, all paths count alike."""
+    told = not (closure.nar_sizes == UNKNOWN).any()
+    sizes = dict(zip(closure.paths, closure.nar_sizes.tolist() if told else repeat(1), strict=False))
+    return [sum(max(sizes[path], 1) for path in layer) for layer in layers]
 
 
 def _events(closure: Closure, layers: Sequence[Sequence[str]], history: ChangeHistory) -> _Events:
