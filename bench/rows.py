@@ -333,6 +333,49 @@ def compression(bench: Bench) -> Iterator[Row]:
         yield row
 
 
+def loads(bench: Bench) -> Iterator[Row]:
+    """One small store path more in a last layer, loaded into engines that have all below, beside the whole archive.
+
+    The engines are those that DOCKER_HOST and PATH name; they keep nothing of it.
+    """
+    for transport, engine in (("docker-daemon", "docker"), ("podman", "podman")):
+        row = Row(f"build --to {transport}:, one small path more", f"{engine} load", "15 times faster")
+        row.note = missing(engine)
+        if not row.note and subprocess.run([engine, "version"], capture_output=True, check=False).returncode:
+            row.note = f"{engine} does not work here"
+        if not row.note:
+            yield _load_row(bench, row, transport, engine)
+        else:
+            yield row
+
+
+def _load_row(bench: Bench, row: Row, transport: str, engine: str) -> Row:
+    closure = fastlayers.read_closure(str(bench.closure))
+    below = {closure.paths[i] for i in closure.indices.tolist()}
+    top = min(set(closure.paths) - below, key=lambda path: (bench.sizes[path], path))
+    layers = [[path for path in layer if path != top] for layer in fastlayers.plan_layers(closure, 19).layers]
+    plan, plan_below, archive = map(bench.file, ("loads.json", "loads-below.json", "loads.tar"))
+    plan_below.write_text(json.dumps([layer for layer in layers if layer]))
+    plan.write_text(json.dumps([*filter(None, layers), [top]]))
+    name = "fastlayers-bench"
+    build = ["env", f"XDG_CACHE_HOME={bench.file('cache')}", *FASTLAYERS, "build", *bench.source, "--quiet", "--plan"]
+
+    def forget(*tags: str) -> None:
+        subprocess.run([engine, "rmi", *(f"{name}:{tag}" for tag in tags)], capture_output=True, check=False)
+
+    try:
+        Command([*build, str(plan_below), "--exclude", top, "--to", f"{transport}:{name}:below"]).run()
+        Command([*build, str(plan), "--to", f"docker-archive:{archive}:{name}:top"]).run()
+        ours = Command([*build, str(plan), "--to", f"{transport}:{name}:top"])
+        peer = Command(["sh", "-c", f"cat {shlex.quote(str(archive))} | {engine} load"])
+        compare([row], ours, [peer], bench.runs, bench.limit, lambda: forget("top"))
+    finally:
+        forget("top", "below")
+        archive.unlink(missing_ok=True)
+    row.note = f"{bench.sizes[top]:,} bytes of {bench.bytes:,}"
+    return judge(row, faster=15)
+
+
 def memory(bench: Bench) -> Iterator[Row]:
     """The largest sum of PSS of all processes of a build."""
     for codec in ("none", "gzip", "zstd"):
@@ -390,6 +433,7 @@ ROWS: list[Callable[[Bench], Iterator[Row]]] = [
     remembered_stream,
     pushes,
     compression,
+    loads,
     memory,
     start_up,
     small_files,

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from .image import Image, ImageName, Settings, read_config
     from .index import PushedIndex, push_index
+    from .inspection.inspect import ImageFacts, inspect_image
+    from .inspection.verify import Verdict, verify_image
     from .layer import Contradiction, LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
     from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
@@ -59,6 +61,8 @@ _HOMES = {
     ),
     "image": ("Image", "ImageName", "Settings", "read_config"),
     "index": ("PushedIndex", "push_index"),
+    "inspection.inspect": ("ImageFacts", "inspect_image"),
+    "inspection.verify": ("Verdict", "verify_image"),
     "layer": ("Contradiction", "LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
     "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
@@ -87,6 +91,7 @@ __all__ = [
     "FastlayersError",
     "Image",
     "ImageError",
+    "ImageFacts",
     "ImageName",
     "LayerDescriptor",
     "LayerError",
@@ -105,7 +110,9 @@ __all__ = [
     "RegistryAccess",
     "RegistryError",
     "Settings",
+    "Verdict",
     "build_image",
+    "inspect_image",
     "make_layer",
     "named_store_paths",
     "order_by_popularity",
@@ -122,6 +129,7 @@ __all__ = [
     "read_tar",
     "stream_image",
     "unite",
+    "verify_image",
 ]
 
 

@@ -686,15 +686,17 @@ cdef class TarLayer:
     def look(self):
         """What was seen on disk: a tuple of
 
-        - the SHA-256 digest, in hexadecimal, of all entries as they were: path, kind, mode, size, mtime, ctime, inode,
-          target, extended attributes, the bytes of files that are made for the image; it is of this kind of machine;
+        - the SHA-256 digest, in hexadecimal, of all entries as they were: path, kind, mode, owner, size, mtime, ctime,
+          inode, target, extended attributes, the bytes of files that are made; it is of this kind of machine;
         - the latest ctime, nanoseconds since 1970; the lowest int64 where nothing is on disk;
         - the bytes of files on disk that go into the layer;
         - whether all modes on disk are those that Nix gives store paths, 0444 and 0555.
         """
         cdef fl_look seen
         fl_layer_look(self.layer, &seen)
-        digest = hashlib.sha256(b"entries 1, %d of %d bytes\n" % (len(self), seen.entries_size))
+        # An entry has the number of its owner.
+        owners = ";".join(f"{uid}:{gid}" for uid, gid in self.owners)
+        digest = hashlib.sha256(f"entries 1, {len(self)} of {seen.entries_size} bytes, owners {owners}\n".encode())
         if seen.entries_size:
             digest.update(PyMemoryView_FromMemory(<char *> seen.entries, seen.entries_size, PyBUF_READ))
         if seen.text_size:

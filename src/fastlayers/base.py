@@ -26,7 +26,17 @@ from .registry.reference import Reference
 if TYPE_CHECKING:
     from .registry.repository import Repository
 
-__all__ = ["NO_ARCHIVE", "BaseImage", "Blob", "parse_reference", "read_base", "read_manifest"]
+__all__ = [
+    "LAYER_TYPES",
+    "NO_ARCHIVE",
+    "BaseImage",
+    "Blob",
+    "StoredArchive",
+    "StoredFolder",
+    "parse_reference",
+    "read_base",
+    "read_manifest",
+]
 
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
 _SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}  # by the first bytes
@@ -70,14 +80,19 @@ class Blob:
             ImageError: they are not.
         """
         digest, size = hashlib.sha256(), 0
-        for block in self._read():
+        for block in self.unchecked_blocks():
             digest.update(block)
             size += block.nbytes
             yield block
         if size != self.size or "sha256:" + digest.hexdigest() != self.digest:
             raise ImageError(f"{self.place}: its bytes are not those of {self.digest}")
 
-    def _read(self) -> Iterator[memoryview]:
+    def unchecked_blocks(self) -> Iterator[memoryview]:
+        """The stored bytes, whatever they are, each block valid until the next.
+
+        Raises:
+            ImageError: they cannot be read.
+        """
         buffer = memoryview(bytearray(BLOCK))
         try:
             with self.open() as source:
@@ -153,8 +168,8 @@ def read_base(
         return _read_registry(Reference.parse(path), access, architecture or default_architecture(), variant)
     with _whole(path):
         if transport == "oci":
-            return _read_layout(_Folder(path), name or None)
-        archive = _Archive(path)
+            return _read_layout(StoredFolder(path), name or None)
+        archive = StoredArchive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
             return _read_docker(archive, name or None)
         return _read_layout(archive, name or None)
@@ -182,8 +197,8 @@ def read_manifest(
         return manifest, config
     with _whole(path):
         if transport == "oci":
-            return _layout_manifest(_Folder(path), name or None)
-        archive = _Archive(path)
+            return _layout_manifest(StoredFolder(path), name or None)
+        archive = StoredArchive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
             return _docker_manifest(archive, name or None)
         return _layout_manifest(archive, name or None)
@@ -202,26 +217,32 @@ def _whole(path: str) -> Iterator[None]:
         raise ImageError(f"{path}: not a whole image: {type(error).__name__} {error}") from None
 
 
-class _Folder:
+class StoredFolder:
+    """The files of an OCI layout in a folder, by their names in it."""
+
     def __init__(self, path: str) -> None:
         self.path = path
 
     def has(self, name: str) -> bool:
+        """Whether there is such a file."""
         return os.path.exists(os.path.join(self.path, name))
 
     def size(self, name: str) -> int:
+        """Its bytes."""
         return os.stat(os.path.join(self.path, name)).st_size
 
     def read(self, name: str) -> bytes:
+        """All that is in it."""
         with self.open(name) as file:
             return file.read()
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
+        """Its bytes, from the start."""
         return open(os.path.join(self.path, name), "rb")
 
 
-class _Archive:
-    """A tar archive, possibly compressed; members that are links stand for what they link to."""
+class StoredArchive:
+    """The members of a tar archive, which may be compressed; those that are links stand for what they link to."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -241,17 +262,21 @@ class _Archive:
         raise ImageError(f"{self.path}: {name}: not a file")
 
     def has(self, name: str) -> bool:
+        """Whether there is such a file."""
         return os.path.normpath(name) in self._members
 
     def size(self, name: str) -> int:
+        """Its bytes."""
         return self._member(name).size
 
     def read(self, name: str) -> bytes:
+        """All that is in it."""
         with self.open(name) as file:
             return file.read()
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Its bytes, from the start."""
         member = self._member(name)
         with tarfile.open(self.path) as tar:
             file = tar.extractfile(member)
@@ -268,7 +293,7 @@ def _object(data: bytes, place: str) -> Any:
         raise ImageError(f"{place}: not JSON: {error}") from None
 
 
-def _docker_entry(archive: _Archive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a docker archive says of an image, and its config."""
     entries = _object(archive.read("manifest.json"), f"{archive.path}: manifest.json")
     if name is not None:
@@ -285,7 +310,7 @@ def _docker_entry(archive: _Archive, name: str | None) -> tuple[dict[str, Any], 
     return entry, config
 
 
-def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
+def _read_docker(archive: StoredArchive, name: str | None) -> BaseImage:
     entry, config = _docker_entry(archive, name)
     layers = []
     for member, diff_id in zip(entry["Layers"], config["rootfs"]["diff_ids"], strict=True):
@@ -299,7 +324,7 @@ def _read_docker(archive: _Archive, name: str | None) -> BaseImage:
     return _image(tuple(layers), config)
 
 
-def _docker_manifest(archive: _Archive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _docker_manifest(archive: StoredArchive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     entry, config = _docker_entry(archive, name)
     data = archive.read(entry["Config"])
     own = "sha256:" + hashlib.sha256(data).hexdigest()
@@ -312,7 +337,7 @@ def _docker_manifest(archive: _Archive, name: str | None) -> tuple[dict[str, Any
     return {"config": {"digest": own, "size": len(data)}, "layers": layers}, config
 
 
-def _layout_manifest(layout: _Folder | _Archive, tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _layout_manifest(layout: StoredFolder | StoredArchive, tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     if not layout.has("index.json"):
         raise ImageError(f"{layout.path}: no index.json: not an OCI layout")
     manifests = _object(layout.read("index.json"), f"{layout.path}: index.json")["manifests"]
@@ -333,7 +358,7 @@ def _layout_manifest(layout: _Folder | _Archive, tag: str | None) -> tuple[dict[
     return manifest, config
 
 
-def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
+def _read_layout(layout: StoredFolder | StoredArchive, tag: str | None) -> BaseImage:
     manifest, config = _layout_manifest(layout, tag)
     layers = []
     for descriptor, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
@@ -346,7 +371,7 @@ def _read_layout(layout: _Folder | _Archive, tag: str | None) -> BaseImage:
     return _image(tuple(layers), config)
 
 
-_MEDIA_TYPES = {
+LAYER_TYPES = {
     "application/vnd.oci.image.layer.v1.tar": "",
     "application/vnd.oci.image.layer.v1.tar+gzip": "+gzip",
     "application/vnd.oci.image.layer.v1.tar+zstd": "+zstd",
@@ -382,9 +407,9 @@ def _read_registry(reference: Reference, access: RegistryAccess, architecture: s
         for descriptor, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
             digest = descriptor["digest"]
             _blob_path(digest), _blob_path(diff_id)  # are digests
-            if descriptor["mediaType"] not in _MEDIA_TYPES:
+            if descriptor["mediaType"] not in LAYER_TYPES:
                 raise ImageError(f"{reference}: a layer of the type {descriptor['mediaType']}")
-            suffix = _MEDIA_TYPES[descriptor["mediaType"]]
+            suffix = LAYER_TYPES[descriptor["mediaType"]]
             opener: Any = partial(BlobReader, repository, digest)
             place = f"{reference}: {digest}"
             layers.append(Blob(digest, int(descriptor["size"]), diff_id, suffix, opener, place, reference.name))
@@ -402,7 +427,7 @@ def _blob_path(digest: str) -> str:
     return f"blobs/sha256/{value}"
 
 
-def _checked(layout: _Folder | _Archive, digest: str) -> Any:
+def _checked(layout: StoredFolder | StoredArchive, digest: str) -> Any:
     path = _blob_path(digest)
     data = layout.read(path)
     if hashlib.sha256(data).hexdigest() != path.rpartition("/")[2]:
@@ -428,7 +453,7 @@ class _Facts(msgspec.Struct):
     history: list[dict[str, Any]] | None = None
 
 
-def _blob(place: _Folder | _Archive, path: str, digest: str, size: int, diff_id: str, suffix: str) -> Blob:
+def _blob(place: StoredFolder | StoredArchive, path: str, digest: str, size: int, diff_id: str, suffix: str) -> Blob:
     _blob_path(diff_id)  # is one
     return Blob(digest, size, diff_id, suffix, lambda: place.open(path), f"{place.path}: {path}")
 

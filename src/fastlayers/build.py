@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any, Literal
 
 from .base import BaseImage
+from .base_tree import fit_on_base
 from .cache import DigestCache
 from .closure import Closure, normalise_nar_hash
 from .compression import Codec
@@ -40,7 +41,7 @@ class LayerEvent:
     Attributes:
         layer: its number, from 1 at the bottom; a base image's layers are not counted.
         event: "built", or "reused" where it is remembered; then for each destination "written", "uploaded", "mounted"
-            from another repository, or "skipped": it was there.
+            from another repository, "skipped": it was there, or "offered" to an engine, which may turn out to have it.
         bytes: of the tar that was built or reused; that were written or sent.
         destination: which one, from 1; 0 for what is not about one.
         seconds: that the layer took until then.
@@ -84,9 +85,10 @@ class BuildResult:
         plan: the plan that was used.
         layers: bottom first, without the base image's.
         seconds: time that it took.
-        sent: bytes of layers that went to registries; None where no destination is one.
+        sent: bytes of layers that went to registries, and of archives to engines; None where no destination is one.
         read: bytes of files that were read for layers; what was read twice counts twice.
         written: bytes of layers that were written to files and pipes.
+        notes: what the user should know of how it went, a line each.
     """
 
     image: Image
@@ -96,6 +98,7 @@ class BuildResult:
     sent: int | None = None
     read: int = 0
     written: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, for JSON."""
@@ -124,6 +127,7 @@ class BuildResult:
             "read": self.read,
             "written": self.written,
             "sent": self.sent,
+            "notes": list(self.notes),
             "seconds": round(self.seconds, 4),
         }
 
@@ -214,6 +218,7 @@ def build_image(
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
+    kinds, contents = _contents(closure, layer_plan)
     custom = customise(
         customisation,
         closure,
@@ -223,10 +228,10 @@ def build_image(
         time=profile.mtime,
         excluded=frozenset(layer_plan.excluded),
     )
-    kinds, contents = _contents(closure, layer_plan, custom)
-    if store_root and any(isinstance(item, FileList) for items in contents for item in items):
-        raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
-    recipes = [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
+    if custom := fit_on_base(base, contents, custom):
+        kinds.append(("customisation", ()))
+        contents.append(custom)
+    recipes = _recipes(contents, profile, store_root, xattrs=xattrs)
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
     memory = Memory(cache, codec, partial(_previous_layers, destinations if trust_previous else ()))
     known = memory.look_up(recipes, _told_nar_hashes(closure), trust=not verify_store)
@@ -277,24 +282,36 @@ def build_image(
         layer_plan,
         tuple(BuiltLayer(kind, paths, layer, events[i]) for i, (layer, kind, paths) in enumerate(described)),
         time.perf_counter() - start,
-        _bytes_of("uploaded", events) if waits else None,
-        sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items()),
+        _sent(destinations, events),
+        sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items())
+        + (sum(destination.sent or 0 for destination in destinations) if codec.name == "none" else 0),
         _bytes_of("written", events),
+        tuple(chain.from_iterable(destination.notes for destination in destinations)),
     )
 
 
+def _sent(destinations: Sequence[Destination], events: Mapping[int, Sequence[LayerEvent]]) -> int | None:
+    sent = [destination.sent for destination in destinations if destination.sent is not None]
+    return sum(sent) + _bytes_of("uploaded", events) if sent else None
+
+
 def _contents(
-    closure: Closure, layer_plan: LayerPlan, custom: tuple[Contents, ...]
+    closure: Closure, layer_plan: LayerPlan
 ) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Contents, ...]]]:
     """Of each layer its kind and the names of its nodes, and its contents."""
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
     contents: list[tuple[Contents, ...]] = [
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
-    if custom:
-        kinds.append(("customisation", ()))
-        contents.append(custom)
     return kinds, contents
+
+
+def _recipes(
+    contents: Sequence[tuple[Contents, ...]], profile: Profile, store_root: str, *, xattrs: bool
+) -> list[LayerRecipe]:
+    if store_root and any(isinstance(item, FileList) for items in contents for item in items):
+        raise ConfigError(f"{store_root}: a store root is for store paths, and this closure has other files too")
+    return [LayerRecipe(items, profile, store_root, xattrs=xattrs) for items in contents]
 
 
 def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[str, str]:
@@ -342,11 +359,12 @@ class _Route:
 
     Attributes:
         task: how it is made; None where nobody has to.
-        sinks: for each destination a sink, None where it writes layers itself; "has" where it has the layer.
+        sinks: for each destination a sink, None where it writes layers itself, "offered" where it sends those that turn
+            out to be wanted; "has" where it has the layer.
     """
 
     task: LayerTask | None
-    sinks: tuple[Sink | Literal["has"] | None, ...]
+    sinks: tuple[Sink | Literal["has", "offered"] | None, ...]
 
     def deliveries(self, layer: LayerDescriptor) -> list[Delivery]:
         """What became of the layer, for each destination."""
@@ -354,6 +372,8 @@ class _Route:
         return [
             Delivery("skipped")
             if sink == "has"
+            else Delivery("offered")
+            if sink == "offered"
             else Delivery("written", layer.size)
             if sink is None
             else next(by_workers)
@@ -378,11 +398,15 @@ def _routes(
     """Where each layer goes. One that is known is made where it is verified, or where a sink wants it."""
     routes = []
     for look, layer, *to in zip(measured, known, *sinks, strict=True):
-        wanted: tuple[Sink | Literal["has"] | None, ...] = tuple(
-            "has" if layer is not None and destination.has(layer) else sink
+        wanted: tuple[Sink | Literal["has", "offered"] | None, ...] = tuple(
+            "has"
+            if layer is not None and destination.has(layer)
+            else "offered"
+            if sink is None and destination.sent is not None
+            else sink
             for destination, sink in zip(destinations, to, strict=True)
         )
-        lacking = tuple(sink for sink in wanted if sink is not None and sink != "has")
+        lacking = tuple(sink for sink in wanted if sink is not None and not isinstance(sink, str))
         task = None
         if layer is None or lacking or verify:
             expected = _nar_hashes(look.recipe, nar_hashes)

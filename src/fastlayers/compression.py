@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from .digest import BLOCK
+from .errors import ImageError
 
-__all__ = ["CODECS", "Codec", "Encoder"]
+__all__ = ["CODECS", "MAGIC", "Codec", "Encoder", "codec_of", "decompressed"]
+
+MAGIC = {"gzip": b"\x1f\x8b", "zstd": b"\x28\xb5\x2f\xfd"}  # the first bytes
 
 CODECS: dict[str, tuple[int, int, int]] = {  # name: lowest, highest and default level
     "none": (0, 0, 0),
@@ -108,6 +111,58 @@ class Codec:
         }
         encoder: Encoder = zstd.ZstdFile(_Output(write), "wb", options=options)
         return encoder
+
+
+def codec_of(start: bytes) -> str:
+    """The codec of bytes that begin so: "none", "gzip" or "zstd"."""
+    return next((name for name, magic in MAGIC.items() if start.startswith(magic)), "none")
+
+
+def decompressed(blocks: Iterable[bytes | memoryview], codec: str) -> Iterator[bytes]:
+    """Decompress what comes in blocks, into blocks of at most :data:`digest.BLOCK` bytes, as it is asked for.
+
+    Several gzip members or zstd frames, one behind the other, are one stream, as the formats have it.
+
+    Raises:
+        ImageError: it is no such stream, ends in the middle, or has something else behind its end.
+    """
+    decoder: Any = None
+    begun = done = 0  # members or frames
+    fresh = False  # nothing has come out of the last one
+    for block in blocks:
+        data: bytes | memoryview = block
+        while True:
+            if decoder is None:
+                if not len(data):
+                    break
+                decoder, begun, fresh = _decoder(codec), begun + 1, True
+            try:
+                plain = decoder.decompress(data, BLOCK)
+            except Exception as error:  # each library has its own
+                if fresh and begun > 1:
+                    raise ImageError(f"something that is no {codec} is behind its end") from None
+                raise ImageError(f"cannot be decompressed as {codec}: {error}") from None
+            if plain:
+                fresh = False
+                yield plain
+            if decoder.eof:
+                data, decoder, done = decoder.unused_data, None, done + 1
+            elif decoder.needs_input:
+                break
+            else:
+                data = b""
+    if decoder is not None or not done:
+        if fresh and begun > 1:
+            raise ImageError(f"something that is no {codec} is behind its end")
+        raise ImageError(f"its {codec} ends in the middle")
+
+
+def _decoder(codec: str) -> Any:
+    if codec == "gzip":
+        from isal import igzip_lib
+
+        return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    return _zstd().ZstdDecompressor()
 
 
 def _zstd() -> ModuleType:

@@ -49,13 +49,13 @@ class LayerError(FastlayersError):
 
 
 class ImageError(FastlayersError):
-    """A base image cannot be read, or is not whole."""
+    """An image cannot be read, is not whole, or has faults."""
 
     exit_status = 7
 
 
 class DestinationError(FastlayersError):
-    """A destination cannot be written."""
+    """A destination cannot be written: a file, or an engine that cannot be reached or refuses."""
 
     exit_status = 8
 

@@ -106,8 +106,8 @@ class Look(NamedTuple):
     """What was seen of a layer's entries, before a file of it was opened.
 
     Attributes:
-        fingerprint: SHA-256, in hexadecimal, of every entry: path, kind, mode, size, mtime, ctime, inode, target,
-            extended attributes. It means something on this machine alone.
+        fingerprint: SHA-256, in hexadecimal, of every entry: path, kind, mode, owner, size, mtime, ctime, inode,
+            target, extended attributes. It means something on this machine alone.
         newest: the latest ctime on disk, nanoseconds since 1970.
         bytes: of files on disk that go into the layer.
         canonical: whether modes on disk are those that Nix gives store paths, 0444 and 0555.
@@ -145,11 +145,12 @@ class Delivery:
     """What became of a layer at one place.
 
     Attributes:
-        how: "written" to a file or a pipe, "uploaded", "mounted" from another repository, or "skipped": it was there.
+        how: "written" to a file or a pipe, "uploaded", "mounted" from another repository, "skipped": it was there; or
+            "offered" to an engine, which gets it unless it turns out to have it.
         bytes: that were written or sent.
     """
 
-    how: Literal["written", "uploaded", "mounted", "skipped"]
+    how: Literal["written", "uploaded", "mounted", "skipped", "offered"]
     bytes: int = 0
 
 
@@ -434,11 +435,13 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
             for output in outputs:
                 output.write(data)
 
-        trusted = None if task.verify else known
+        # What is remembered of these very entries is trusted as long as they look as they did.
+        same = known is None or known.look is None or known.look.fingerprint == look.fingerprint
+        trusted = known if same and not task.verify else None
         diff_id, digest, size = _produce(task, layer, store, tick, trusted)
         read += look.bytes
         if known is not None and (diff_id, digest, size) != (known.diff_id, known.digest, known.size):
-            raise _contradiction(task.recipe, diff_id, known)
+            raise _contradiction(task.recipe, diff_id, known) if same else _changed(task.recipe)
 
         def again(write: Callable[[memoryview], object]) -> None:
             nonlocal read
@@ -447,7 +450,7 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
             if once_more != (diff_id, digest, size):
                 if trusted is not None:
                     raise _contradiction(task.recipe, once_more[0], trusted)
-                raise LayerError(f"{_named(task.recipe)}: its files changed while the image was built")
+                raise _changed(task.recipe)
 
         deliveries = tuple(
             place if isinstance(place, Delivery) else place.finish(digest, size, again) or Delivery("written", size)
@@ -479,6 +482,10 @@ def _contradiction(recipe: LayerRecipe, diff_id: str, known: LayerDescriptor) ->
         f"is {diff_id}, not {known.diff_id}" if diff_id != known.diff_id else f"is not {known.digest} when compressed,"
     )
     return Contradiction(f"{_named(recipe)}: {what} as it was remembered", known.digest)
+
+
+def _changed(recipe: LayerRecipe) -> LayerError:
+    return LayerError(f"{_named(recipe)}: its files changed while the image was built")
 
 
 def _produce(
@@ -543,7 +550,8 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
     """Write the tar of a layer that has been made once more, for an output that had to know the digest first.
 
     It is not hashed again: inode, mode, size and mtime of every file must be those of the first time. Of a layer
-    that is remembered the size of the tar must be.
+    that is remembered by what its entries looked like, they must look so; of any other that is remembered, the size of
+    the tar must be.
 
     Raises:
         LayerError: they are not.
@@ -552,7 +560,9 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
     contents = measured.recipe.contents
     layer = measured.tar()
     if layer.size != made.tar_size or made.fingerprint not in (None, layer.fingerprint):
-        raise LayerError(f"{_named(measured.recipe)}: its files changed while the image was built")
+        raise _changed(measured.recipe)
+    if measured.table is None and made.fingerprint is None and made.look not in (None, Look(*layer.look())):
+        raise _changed(measured.recipe)
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
     never_change = all(isinstance(item, Tree) for item in contents)
     written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))

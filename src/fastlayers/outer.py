@@ -8,7 +8,9 @@ import stat
 import tarfile
 from collections.abc import Callable, Sequence
 
-from .layer import LayerDescriptor, MeasuredLayer, rewrite_layer
+from .compression import Codec
+from .digest import BLOCK
+from .layer import LayerDescriptor, LayerTask, MeasuredLayer, NewFile, make_layer, rewrite_layer
 
 __all__ = ["LayersInOrder", "OuterTar", "member_header", "padding"]
 
@@ -72,9 +74,9 @@ class OuterTar:
 
 
 class LayersInOrder:
-    """Writes plain layers to an outer tar in their order, each as soon as it and all before it are made.
+    """Writes layers to an outer tar in their order, each as soon as it and all before it are made.
 
-    The files are read once more.
+    The files of plain layers are read once more; compressed layers lie in a folder until they are written.
     """
 
     def __init__(
@@ -82,11 +84,18 @@ class LayersInOrder:
         tar: OuterTar,
         layers: Sequence[MeasuredLayer],
         name: Callable[[int, LayerDescriptor], str | None],
+        codec: Codec = Codec(),  # noqa: B008  frozen
+        spool: str | None = None,
     ) -> None:
-        """``name`` is told the index of the next layer, and gives its member's name; None when it is written."""
+        """``name`` is told the index of the next layer, and gives its member's name; None when it is not wanted.
+
+        ``spool`` is the folder in which layer i is the file i; one that is not there is made with ``codec``.
+        """
         self._tar = tar
         self._layers = layers
         self._name = name
+        self._codec = codec
+        self._spool = spool
         self._ready: dict[int, LayerDescriptor] = {}
         self._next = 0
 
@@ -102,11 +111,30 @@ class LayersInOrder:
             layer = self._ready.pop(self._next)
             name = self._name(self._next, layer)
             if name is not None:
-                self._tar.header(name, layer.tar_size)
-                rewrite_layer(self._layers[self._next], layer, self._tar.fd)
-                self._tar.position += layer.tar_size
-                self._tar.pad(layer.tar_size)
+                self._tar.header(name, layer.size)
+                if self._spool is None:
+                    rewrite_layer(self._layers[self._next], layer, self._tar.fd)
+                    self._tar.position += layer.size
+                else:
+                    self._copy(layer)
+                self._tar.pad(layer.size)
+            if self._spool is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._spooled)
             self._next += 1
+
+    @property
+    def _spooled(self) -> str:
+        return os.path.join(self._spool or "", str(self._next))
+
+    def _copy(self, layer: LayerDescriptor) -> None:
+        if not os.path.exists(self._spooled):  # remembered, and was thought not to be wanted
+            recipe = self._layers[self._next].recipe
+            make_layer(LayerTask(recipe, self._codec, (NewFile(self._spooled),), known=layer))
+        with open(self._spooled, "rb", buffering=0) as stored:
+            block = memoryview(bytearray(BLOCK))
+            while got := stored.readinto(block):
+                self._tar.write(block[:got])
 
 
 def _widen(fd: int) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from .build import BuildResult, LayerEvent
+    from .inspection.inspect import ImageFacts
+    from .inspection.verify import Verdict
     from .layering.plan import LayerPlan
     from .reuse.replay import Replay
     from .reuse.stack import LayerStack, StackLayer
-    from .reuse.update import LayerChange, PathChange, Update
+    from .reuse.update import LayerChange, Update
 
 __all__ = [
     "Progress",
@@ -20,10 +23,13 @@ __all__ = [
     "print_event",
     "print_explained",
     "print_history",
+    "print_image",
     "print_lines",
+    "print_notes",
     "print_plan",
     "print_replays",
     "print_update",
+    "print_verdict",
     "start_progress",
 ]
 
@@ -159,6 +165,12 @@ def print_lines(lines: Sequence[str]) -> None:
         sys.stdout.buffer.flush()
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    """Print what the user should know, although all is well, on standard error."""
+    for note in notes:
+        print(f"fastlayers: {note.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
+
+
 def print_plan(made: LayerPlan) -> None:
     """Print a plan: each layer's paths, size and share."""
     known = [size for size in made.sizes if size is not None]
@@ -238,7 +250,7 @@ def print_update(update: Update) -> None:
             _megabytes(change.layer.size),
             "new" if change.by_digest else "kept",
             _holds(update.new, change.layer),
-            _why(change, first),
+            _why(update, change, first),
         )
         for number, change in changed
     ]
@@ -256,16 +268,24 @@ def _ratio(size: int | None, update: Update) -> str:
     return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
 
 
-def _why(change: LayerChange, first: int) -> str:
+_KINDS = ("replaced", "rebuilt", "added", "removed", "moved in", "moved out")  # the order in which a table tells them
+
+
+def _why(update: Update, change: LayerChange, first: int) -> str:
+    """Why a layer is new, the largest paths first."""
     if not change.by_digest:
         return f"above layer {first}"
-    kinds: dict[str, list[PathChange]] = {}
+    kinds: dict[str, list[str]] = {}
     for reason in change.reasons:
+        if not reason.path:
+            return reason.change
         rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
-        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason)
+        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason.path)
+    sizes = {**update.old.sizes, **update.new.sizes}
     return "; ".join(
-        kind + (f" {_short([reason.path for reason in reasons])}" if reasons[0].path else "")
-        for kind, reasons in kinds.items()
+        f"{kind} {_short(sorted(kinds[kind], key=lambda path: -sizes.get(path, 0)))}"
+        for kind in _KINDS
+        if kind in kinds
     )
 
 
@@ -317,25 +337,86 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
     _table(title, columns, rows, sys.stdout)
 
 
-def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> None:
-    """Print the layers of the last of some stacks, and what clients downloaded from each to the next."""
+def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], changes: Mapping[str, int]) -> None:
+    """Print the layers of the last of some stacks, and what clients downloaded from each to the next.
+
+    ``changes`` says in how many updates a path changed; of a layer the most are told.
+    """
     stack = stacks[-1]
     rows = []
     for number, layer in enumerate(stack.layers, 1):
         share = f"{100 * layer.size / stack.size:.1f} %" if layer.size is not None and stack.size else "?"
-        what = _short(layer.paths) if layer.paths else layer.label or "?"
-        rows.append((str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share, what))
+        row = [str(number), str(len(layer.paths)) if layer.paths else "", _megabytes(layer.size), share]
+        if updates:
+            row.append(str(max((changes[path] for path in layer.paths), default="")))
+        rows.append([*row, _short(layer.paths) if layer.paths else layer.label or "?"])
     unit = "stored sizes" if stack.unit == "stored" else "NAR sizes"
     title = f"{stack.name}: {len(stack.layers)} layers, {_megabytes(stack.size)} ({unit})"
-    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
-    _table(title, columns, rows, sys.stdout)
+    columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right")]
+    columns += [("changed", "right")] if updates else []
+    _table(title, [*columns, ("what", "left")], rows, sys.stdout)
     if not updates:
         return
-    rows = []
+    downloads = []
     for number, update in enumerate(updates, 1):
         bound = "?" if update.bound is None else ("" if update.bound_is_exact else ">= ") + _megabytes(update.bound)
         figures = (_megabytes(update.by_digest), _megabytes(update.by_chain), bound)
-        rows.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
+        downloads.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
     columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
-    _table("downloads", columns, rows, sys.stdout)
+    _table("downloads", columns, downloads, sys.stdout)
     print_update(updates[-1])
+
+
+def _printable(text: str) -> str:
+    """Text of somebody else's in one line, with nothing in it that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def print_image(facts: ImageFacts) -> None:
+    """Print what an image says of itself: digests, platform, configuration, and a table of its layers."""
+    lines = [f"image {facts.name}"]
+    if facts.index is not None:
+        lines.append(f"index {facts.index} for {', '.join(facts.platforms)}")
+    if facts.manifest is not None:
+        lines.append(f"manifest {facts.manifest.digest}, {facts.manifest.media_type}")
+    lines += [f"image ID {facts.image_id}"] if facts.image_id else []
+    lines.append(f"platform {facts.platform}")
+    lines += [f"created {facts.created}"] if facts.created else []
+    lines += [f"annotation {key}: {value}" for key, value in sorted(facts.annotations.items())]
+    lines += [f"config {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.config.items() if value]
+    print_lines(list(map(_printable, lines)))
+    rows, notes = [], []
+    for number, layer in enumerate(facts.layers, 1):
+        what = _short(layer.paths) if layer.paths else layer.history
+        row = (number, _printable(what), _megabytes(layer.size), layer.codec, (layer.digest or "")[7:19])
+        rows.append((*map(str, row), layer.diff_id[7:19]))
+        notes += [
+            _printable(f"layer {number}, annotation {key}: {value}")
+            for key, value in sorted(layer.annotations.items())
+            if key != "dev.fastlayers.paths"  # the table has them
+        ]
+    columns = [
+        ("layer", "right"),
+        ("what", "left"),
+        ("stored", "right"),
+        ("codec", "left"),
+        ("digest", "left"),
+        ("diff ID", "left"),
+    ]
+    size = _megabytes(sum(layer.size for layer in facts.layers))
+    _table(f"{len(rows)} layers, {size}", columns, rows, sys.stdout)
+    print_lines(notes)
+
+
+def print_verdict(verdict: Verdict, *, quiet: bool) -> None:
+    """Print each fault and each note as a line, and of a good image what was looked at; ``quiet``: faults alone."""
+    lines = list(map(str, verdict.faults))
+    if not quiet:
+        lines += [f"note: {note}" for note in verdict.notes]
+    if not verdict.faults and not quiet:
+        images = f"{verdict.images} image{'' if verdict.images == 1 else 's'}"
+        lines.append(
+            f"{verdict.name}: good: {images}, {verdict.layers} layers, {verdict.entries:,} entries, "
+            f"{_megabytes(verdict.size)}"
+        )
+    print_lines(list(map(_printable, lines)))

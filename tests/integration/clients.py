@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -48,6 +49,16 @@ def place() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def end(server: subprocess.Popen[bytes]) -> None:
+    """End a server of our own."""
+    server.terminate()
+    try:
+        server.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
 class Engine:
     """What docker and podman have in common."""
 
@@ -83,6 +94,11 @@ class Engine:
         if images:
             self.call("rmi", "--force", *images)
 
+    def names(self) -> list[str]:
+        """The names of all images, sorted."""
+        listed = self.call("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        return sorted(name for name in listed if "<none>" not in name)
+
 
 class Docker(Engine):
     """A dockerd of our own on a socket of our own."""
@@ -107,20 +123,19 @@ class Docker(Engine):
                 stderr=log,
                 start_new_session=True,
             )
-        end = time.monotonic() + _PATIENCE
+        last = time.monotonic() + _PATIENCE
         while subprocess.run([client, "version"], check=False, capture_output=True, env=self.environment).returncode:
-            if self._daemon.poll() is not None or time.monotonic() > end:
+            if self._daemon.poll() is not None or time.monotonic() > last:
                 self.close()
                 raise RuntimeError(f"dockerd does not start: {self._log.read_text()[-2000:]}")
             time.sleep(0.1)
 
+    @property
+    def pid(self) -> int:
+        return self._daemon.pid
+
     def close(self) -> None:
-        self._daemon.terminate()
-        try:
-            self._daemon.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:
-            self._daemon.kill()
-            self._daemon.wait()
+        end(self._daemon)
 
 
 class Podman(Engine):
@@ -137,7 +152,57 @@ class Podman(Engine):
             *("--storage-driver", "overlay", "--cgroup-manager", "cgroupfs", "--events-backend", "file"),
             *("--runtime", "runc"),
         ]
-        self.environment = dict(os.environ)
+        # As users have it who want other global options: a program of this name that is found first.
+        wrapper = folder / "bin" / "podman"
+        wrapper.parent.mkdir()
+        wrapper.write_text(f'#!/bin/sh\nexec {shlex.join(self.command)} "$@"\n')
+        wrapper.chmod(0o755)
+        self.environment = {**os.environ, "PATH": f"{wrapper.parent}:{os.environ['PATH']}"}
+
+
+class Containerd:
+    """A containerd of our own on a socket of our own, and ctr."""
+
+    def __init__(self, folder: Path) -> None:
+        require_root("containerd")
+        daemon, self._ctr = require_tool("containerd"), require_tool("ctr")
+        require_tool("runc")
+        self.environment = {**os.environ, "CONTAINERD_ADDRESS": f"{folder}/s", "CONTAINERD_NAMESPACE": "fastlayers"}
+        config = folder / "config.toml"
+        config.write_text(
+            f'version = 2\nroot = "{folder}/root"\nstate = "{folder}/state"\n'
+            f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\naddress = "{folder}/s"\n'
+        )
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._daemon = subprocess.Popen(
+                [daemon, "--config", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        last = time.monotonic() + _PATIENCE
+        while subprocess.run([self._ctr, "version"], check=False, capture_output=True, env=self.environment).returncode:
+            if self._daemon.poll() is not None or time.monotonic() > last:
+                self.close()
+                raise RuntimeError(f"containerd does not start: {self._log.read_text()[-2000:]}")
+            time.sleep(0.1)
+
+    def call(self, *arguments: str) -> str:
+        return call(self._ctr, *arguments, env=self.environment)
+
+    def names(self) -> list[str]:
+        """The names of all images, sorted."""
+        return sorted(self.call("images", "ls", "--quiet").split())
+
+    def run(self, image: str) -> str:
+        """Run the image's command in a container; its output."""
+        return self.call("run", "--rm", image, f"fastlayers-{os.getpid()}")
+
+    def forget(self) -> None:
+        names = self.names()
+        if names:
+            self.call("images", "rm", "--sync", *names)
+
+    def close(self) -> None:
+        end(self._daemon)
 
 
 class Runc:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.clients import Docker, NixClosure, Podman, Runc, call, fastlayers, place
+from integration.clients import Containerd, Docker, NixClosure, Podman, Runc, call, fastlayers, place
 from required import require_root, require_tool, unavailable
 
 PROJECT = Path(__file__).parents[2]
@@ -27,6 +27,12 @@ def docker() -> Iterator[Docker]:
 def podman() -> Iterator[Podman]:
     with place() as folder:
         yield Podman(folder)
+
+
+@pytest.fixture(scope="session")
+def containerd() -> Iterator[Containerd]:
+    with place() as folder, contextlib.closing(Containerd(folder)) as engine:
+        yield engine
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ import fastlayers
 from fastlayers import _core
 assert fastlayers.__file__.startswith(sys.prefix), fastlayers.__file__
 assert _core.__file__.startswith(sys.prefix), _core.__file__
+from fastlayers.reuse.page import render_page
+assert render_page([], []).startswith("<!DOCTYPE html>")
 missing = [name for name in fastlayers.__all__ if not hasattr(fastlayers, name)]
 assert not missing, missing
 closure = fastlayers.read_closure(sys.argv[1])
@@ -29,6 +31,7 @@ def test_the_sdist_has_what_the_extension_is_made_of(distributions: Path) -> Non
         names = {name.partition("/")[2] for name in tar.getnames()}
     sources = {"_core.pyx", "_core.pyi", "py.typed", "_graph.c", "_graph.h", "_names.c", "_names.h", "_tar.c", "_tar.h"}
     assert {f"src/fastlayers/{name}" for name in sources} <= names
+    assert {f"src/fastlayers/reuse/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/conftest.py"} <= names
     assert "src/fastlayers/_core.c" not in names  # made by Cython, anew on every machine
     assert not [name for name in names if name.endswith((".so", ".pyc"))]

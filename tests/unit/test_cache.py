@@ -15,7 +15,7 @@ from caches import named_nodes
 from fastlayers import Codec, DestinationError, DigestCache, LayerDescriptor, LayerRecipe, Profile
 from fastlayers.cache import default_folder
 from fastlayers.contents import Generated, GeneratedEntry, Tree
-from fastlayers.layer import measure
+from fastlayers.layer import Look, measure
 from fastlayers.memory import annotations_of, layers_in, measured_key, recipe_key
 from fastlayers.sources.filelists import Files
 from stores import APP, BASE, LIB, make_store, write_json
@@ -234,8 +234,6 @@ def test_a_measured_key_sees_what_changes_on_disk(tmp_path: Path) -> None:
     make_store(tmp_path)
     root = tmp_path / "root"
     made = recipe(root=str(root))
-    from fastlayers.layer import Look
-
     keys = [measured_key(made, Look(*measure(made).look()))]
     assert keys[0] == measured_key(made, Look(*measure(made).look()))
     file = root / LIB[1:] / "lib" / "lib.so"
@@ -268,6 +266,27 @@ def test_a_measured_key_sees_what_changes_on_disk(tmp_path: Path) -> None:
         keys.append(measured_key(made, Look(*measure(made).look())))
     assert len(set(keys)) == len(keys)
     assert measured_key(replace(made, profile=Profile(uid=1)), Look(*measure(made).look())) not in keys
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"owner": (7, 8)},
+        {"owner": (8, 7)},
+        {"mode": 0o600},
+        {"data": b"other"},
+        {"data": None, "target": "data"},
+        {"xattrs": (("user.a", b"1"),)},
+        {"path": "/etc/other"},
+    ],
+)
+def test_a_measured_key_sees_what_is_made_for_the_image(change: dict[str, Any]) -> None:
+    def key(entry: GeneratedEntry) -> str:
+        made = LayerRecipe((Generated("x", (entry,)),))
+        return measured_key(made, Look(*measure(made).look()))
+
+    entry = GeneratedEntry("/etc/file", 0o644, b"data", owner=(7, 7))
+    assert key(entry) == key(entry) != key(entry._replace(**change))
 
 
 # Manifests

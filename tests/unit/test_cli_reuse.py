@@ -112,7 +112,7 @@ def test_diff_of_images_in_a_registry(folder: Path, registry: FakeRegistry, capf
 
 def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert squeezed(printed(capfd, "explain", "graph.json", "lib")) == [
-        LIB, "layer 2 of 3, path 1 of 1", "refers to 1 of 3 paths; 1 refer to it",
+        LIB, "layer 2 of 3, path 1 of 1", "refers to 1 of 3 paths, referred to by 1",
         "popularity 2, rank 2 of 3: a layer of its own"]  # fmt: skip
     lines = squeezed(printed(capfd, "explain", "graph.json"))
     assert lines[0] == "graph.json, popularity/1: 3 layers, 1.8 kB"
@@ -142,6 +142,7 @@ def test_report_in_the_terminal(folder: Path, images: list[str], capfd: pytest.C
     assert "downloads" not in one
     two = squeezed(printed(capfd, "report", *images))
     assert f"1 0.9 kB 0.9 kB 0.9 kB {images[0]} -> {images[1]}" in two
+    assert "3 1 0.9 kB 56.1 % 1 app-3.1" in two and "2 1 0.3 kB 18.7 % 0 lib-2.0" in two
     assert two[-1] == "4 0.0 kB kept customisation above layer 3"
 
 

@@ -197,6 +197,38 @@ def test_a_file_that_changes_meanwhile_is_not_remembered(
     assert len(list(cache.entries())) == 2  # the two other layers
 
 
+@pytest.mark.usefixtures("settled")
+@pytest.mark.parametrize("to", ["oci:again", "docker-archive:again.tar", "docker-archive:fifo"])
+def test_what_is_remembered_of_files_that_change_meanwhile_is_not_trusted(
+    to: str, tmp_path: Path, cache: DigestCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are looked at twice, where their table is not kept; they are as long as before."""
+    monkeypatch.chdir(tmp_path)
+    make_store(tmp_path)
+    root = str(tmp_path / "root")
+    build("graph.json", "oci:image", cache=cache, store_root=root)
+    monkeypatch.setattr("fastlayers.parallel._TABLES", 0)
+    file = tmp_path / "root" / BASE[1:] / "etc/base"
+    file.chmod(0o644)
+    os.utime(file, (7, 7))
+    build("graph.json", "oci:image", cache=cache, store_root=root)
+    measure = layer.measure
+
+    def change_and_measure(recipe: layer.LayerRecipe) -> Any:
+        file.write_text("evil\n")
+        return measure(recipe)
+
+    monkeypatch.setattr(layer, "measure", change_and_measure)
+    os.mkfifo("fifo")
+    reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(LayerError, match="its files changed while the image was built"):
+            build("graph.json", to, cache=cache, store_root=root)
+    finally:
+        os.close(reader)
+    assert len(list(cache.entries())) == 4  # of what was there before, and is not contradicted
+
+
 def test_modes_that_nix_would_not_give_are_not_remembered_by_nar_hash(store: Path, cache: DigestCache) -> None:
     Path(f"{store}{BASE}/etc").chmod(0o755)
     made = build("named.json", "oci:image", cache=cache)

@@ -14,8 +14,9 @@ import pytest
 
 from fastlayers.errors import DestinationError
 from fastlayers.layering.plan import LayerPlan
-from fastlayers.reuse.page import page_data, render_page, updates_of, write_page
+from fastlayers.reuse.page import page_data, render_page, write_page
 from fastlayers.reuse.stack import LayerStack, StackLayer, stack_of_plan
+from fastlayers.reuse.update import updates_of
 
 
 def store_path(name: str, build: int = 0) -> str:

@@ -237,7 +237,7 @@ def chain() -> Closure:
 def test_popularity_is_explained(chain: Closure) -> None:
     stack = stack_of_plan("plan", plan_layers(chain, 3, "popularity"), sizes=SIZES)
     own = explain_path(stack, A, chain)
-    assert own[1:] == ["layer 1 of 3, path 1 of 1", "refers to 0 of 5 paths; 2 refer to it",
+    assert own[1:] == ["layer 1 of 3, path 1 of 1", "refers to 0 of 5 paths, referred to by 2",
                        "popularity 5, rank 1 of 5: a layer of its own"]  # fmt: skip
     assert explain_path(stack, D, chain)[-1].endswith(": the last layer, with all but the 2 most popular")
 

@@ -11,6 +11,7 @@ from ..errors import ClosureError
 from .customisation import add_customisation, read_customisation
 from .options import (
     add_cache,
+    add_client,
     add_jobs,
     add_max_layers,
     add_quiet,
@@ -42,7 +43,8 @@ __all__ = ["define", "run"]
 
 _ARCHIVES = ("docker-archive:", "oci-archive:")
 _REGISTRY = "docker://"
-_TRANSPORTS = (*_ARCHIVES, "oci:", _REGISTRY)
+_IMAGES = (*_ARCHIVES, "oci:", _REGISTRY)
+_DESTINATIONS = (*_IMAGES, "docker-daemon:", "podman:", "containerd:")
 
 
 def define(parser: Parser) -> None:
@@ -55,7 +57,10 @@ Destinations (several are fine):
   oci-archive:FILE[:TAG]           the same archive, named as OCI names it
   oci:DIR[:TAG]                    an OCI layout
   docker://HOST[:PORT]/REPO[:TAG]  a registry
-FILE may be -, standard output.
+  docker-daemon:NAME[:TAG]         the engine of DOCKER_HOST, or docker's usual one
+  podman:NAME[:TAG]                podman load, without what podman has
+  containerd:NAME[:TAG]            ctr or nerdctl, for k3s and kind too
+FILE may be -, standard output. An engine gets only the layers that it lacks.
 
 Examples:
   fastlayers build graph.json --to docker-archive:app.tar:app:1 \\
@@ -64,6 +69,7 @@ Examples:
     --cmd 'python -m app' | docker load
   fastlayers build nix:./result --to oci:image:v1 --compress zstd
   fastlayers build nix:./result --to docker://registry.example.org/app:1
+  fastlayers build nix:./result --to docker-daemon:app:1 && docker run app:1
 """
     add_sources(parser)
     to = parser.add_argument(
@@ -74,8 +80,9 @@ Examples:
         metavar="DESTINATION",
         help="Where the image goes.",
     )
-    complete(to, complete_words(*_TRANSPORTS))
-    add_max_layers(parser, 100, "Layers of the image, a base's included. [default: %(default)s]")
+    complete(to, complete_words(*_DESTINATIONS))
+    add_max_layers(parser, None, "Layers of the image, a base's included. [default: 100]")
+    add_client(parser, "docker, podman or containerd: as many layers as are good for it, which is 120.")
     add_planning(parser)
     plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
     complete(plan, complete_file)
@@ -85,7 +92,7 @@ Examples:
         metavar="IMAGE",
         help="Build on docker-archive:FILE, oci:DIR[:TAG], oci-archive:FILE or docker://HOST/REPO[:TAG].",
     )
-    complete(base, complete_words(*_TRANSPORTS))
+    complete(base, complete_words(*_IMAGES))
     compress = parser.add_argument(
         "--compress",
         metavar="CODEC",
@@ -128,7 +135,7 @@ def run(options: argparse.Namespace) -> None:
     from ..customisation import named_store_paths
     from ..layer import Profile
     from ..layering.pipeline import read_pipeline
-    from ..report import print_build, print_event, start_progress
+    from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
     archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
@@ -152,6 +159,7 @@ def run(options: argparse.Namespace) -> None:
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     customisation = read_customisation(options)
     guidance = read_guidance(options, access)
+    max_layers = _max_layers(options)
     base = _base(options, access, registries, settings)
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
@@ -163,7 +171,7 @@ def run(options: argparse.Namespace) -> None:
             closure,
             targets,
             layer_plan=layer_plan,
-            max_layers=options.max_layers,
+            max_layers=max_layers,
             strategy=options.strategy,
             exclude=options.exclude,
             guidance=guidance,
@@ -186,6 +194,7 @@ def run(options: argparse.Namespace) -> None:
         )
     finally:
         progress.close()
+    print_notes(result.notes)
     if options.json:
         import json
 
@@ -205,6 +214,15 @@ def _layer_plan(
     if pipeline is None:
         return None
     return plan_pipeline(closure, pipeline, exclude=options.exclude, guidance=guidance, order=read_order(options))
+
+
+def _max_layers(options: argparse.Namespace) -> int:
+    from ..build import DEFAULT_MAX_LAYERS
+    from ..clients import layer_limit
+
+    if options.client is not None:
+        return checked("--max-layers", layer_limit, options.client, options.max_layers)
+    return DEFAULT_MAX_LAYERS if options.max_layers is None else int(options.max_layers)
 
 
 def _closure(options: argparse.Namespace, named: Sequence[str]) -> Closure:

@@ -26,11 +26,13 @@ COMMANDS = {
     "diff": "Show what clients download for an update, and why.",
     "explain": "Say why a path is in its layer.",
     "index": "Join images of several platforms under one tag.",
+    "inspect": "Show what an image says of itself.",
     "plan": "Show which paths go into which layer.",
     "popularity": "Print a closure's paths, the most popular first.",
     "report": "Show layers and updates, in the terminal or as a page.",
     "simulate": "Compare strategies on a history of updates.",
     "stream": "Write the archive that nixpkgs' streamLayeredImage writes.",
+    "verify": "Check whether an image is what it says.",
 }
 
 _MORE = """\
@@ -51,8 +53,8 @@ Exit statuses:
   5   the configuration is wrong, or names paths that are not in the closure
   6   a file cannot go into a layer, changed while it was read, or is not what
       Nix registered
-  7   a base image cannot be read, or is not whole
-  8   a destination cannot be written
+  7  an image cannot be read, is not whole, or has faults
+  8   a destination cannot be written; an engine cannot be reached, or refuses
   9   a registry cannot be reached, or refuses
   130 interrupted (143: terminated)
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
-from .parser import Parser, UsageError, complete, complete_file
+from .parser import Parser, UsageError, complete, complete_file, complete_words
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add_cache",
     "add_cache_folder",
+    "add_client",
     "add_jobs",
     "add_max_layers",
     "add_quiet",
@@ -79,6 +80,12 @@ def read_sources(options: argparse.Namespace) -> Closure:
 def add_max_layers(parser: Parser, default: int | None, text: str) -> None:
     """Add ``--max-layers``."""
     parser.add_argument("--max-layers", type=int, default=default, metavar="N", help=text)
+
+
+def add_client(parser: Parser, text: str) -> None:
+    """Add ``--client``: one of :data:`fastlayers.clients.CLIENTS`."""
+    client = parser.add_argument("--client", choices=["docker", "podman", "containerd"], metavar="NAME", help=text)
+    complete(client, complete_words("docker", "podman", "containerd"))
 
 
 def add_store_root(parser: Parser) -> None:

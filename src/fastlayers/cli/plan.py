@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_max_layers, add_sources, read_sources
-from .parser import Parser
+from .options import add_client, add_max_layers, add_sources, read_sources
+from .parser import Parser, checked
 from .planning import add_planning, check_planning, read_guidance, read_order
 from .registry import add_access, read_access
 
@@ -28,6 +28,9 @@ Examples:
 """
     add_sources(parser)
     add_max_layers(parser, None, "Layers of the plan. [default: 99; a pipeline has its own limit_layers]")
+    add_client(
+        parser, "docker, podman or containerd: the plan of build --client, one layer kept for the customisation."
+    )
     add_planning(parser)
     parser.add_argument(
         "--format",
@@ -40,19 +43,25 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Print the plan."""
+    from ..clients import check_layer_count, layer_limit
     from ..layering.pipeline import read_pipeline
     from ..layering.plan import plan_layers, plan_pipeline
     from ..report import print_lines, print_plan
 
     check_planning(options, "pipeline", "strategy")
     check_planning(options, "pipeline", "max_layers")
+    limit = 99 if options.max_layers is None else options.max_layers
+    if options.client is not None:  # the image has a layer more
+        wanted = None if options.max_layers is None else limit + 1
+        limit = checked("--max-layers, and one for the customisation:", layer_limit, options.client, wanted) - 1
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
     guidance, order = read_guidance(options, read_access(options)), read_order(options)
     closure = read_sources(options)
     if pipeline is not None:
         made = plan_pipeline(closure, pipeline, exclude=options.exclude, guidance=guidance, order=order)
+        if options.client is not None:
+            check_layer_count(options.client, len(made.layers) + 1)
     else:
-        limit = 99 if options.max_layers is None else options.max_layers
         made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance, order=order)
     if options.format == "table":
         print_plan(made)

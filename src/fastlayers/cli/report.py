@@ -41,12 +41,13 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Print the tables, or write the page."""
     from ..report import print_history
-    from ..reuse.page import render_page, updates_of, write_page
+    from ..reuse.page import render_page, write_page
+    from ..reuse.update import change_counts, updates_of
 
     reader = read_reader(options, options.sources)
     stacks = [stack for source in options.sources for stack in reader.read(source)]
     updates = updates_of(stacks)
     if options.html is None:
-        print_history(stacks, updates)
+        print_history(stacks, updates, change_counts(stacks))
     else:
         write_page(options.html, render_page(stacks, updates))

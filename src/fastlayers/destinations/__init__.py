@@ -16,7 +16,9 @@ from ..registry.reference import Reference
 
 __all__ = ["TRANSPORTS", "Destination", "parse_destination"]
 
-TRANSPORTS = ("docker-archive", "oci", "oci-archive", "docker")
+TRANSPORTS = ("docker-archive", "oci", "oci-archive", "docker", "docker-daemon", "podman", "containerd")
+
+_ENGINES = TRANSPORTS[4:]
 
 
 class Destination(Protocol):
@@ -25,6 +27,8 @@ class Destination(Protocol):
 
     Attributes:
         waits: its sinks wait for others more than they work, so that more of them than cores may be at it.
+        sent: bytes that went to another program so far, besides what its sinks sent; None where none ever do.
+        notes: what the user should know of how it went, a line each.
     """
 
     waits: bool
@@ -34,6 +38,12 @@ class Destination(Protocol):
         """Descriptors of the layers of the image that was there before under the name that the user gave, as its
         manifest has them; none where no manifest is. Asking may take a request or two, once.
         """
+
+    @property
+    def sent(self) -> int | None: ...
+
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -68,8 +78,8 @@ def parse_destination(
     prune: bool = False,
     verify: bool = False,
 ) -> Destination:
-    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]`` and
-    ``docker://HOST[:PORT]/REPOSITORY[:TAG]``.
+    """Understand ``docker-archive:FILE[:NAME[:TAG]]``, ``oci:DIR[:TAG]``, ``oci-archive:FILE[:TAG]``,
+    ``docker://HOST[:PORT]/REPOSITORY[:TAG]``, and ``docker-daemon:``, ``podman:`` and ``containerd:NAME[:TAG]``.
 
     Args:
         text: the destination; FILE may be ``-``, standard output.
@@ -80,7 +90,7 @@ def parse_destination(
         verify: hash blobs that an OCI layout keeps.
 
     Raises:
-        DestinationError: it is none of them.
+        DestinationError: it is none of them, or there is no such engine.
         ConfigError: the name in it is not one that registries take.
     """
     transport, colon, rest = text.partition(":")
@@ -89,14 +99,16 @@ def parse_destination(
 
         reference = Reference.parse(text)
         return Registry(replace(reference, tag=reference.tag or default.tag), access, push)
+    if transport in _ENGINES and rest:
+        return _engine_image(transport, text, ImageName.parse(rest), default)
     from .archive import Archive
     from .oci_layout import OciLayout
 
     path, _, name = rest.partition(":")
     if transport not in TRANSPORTS or not colon or not path or transport == "docker":
         raise DestinationError(
-            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG] or "
-            "docker://HOST/REPOSITORY[:TAG]"
+            f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], "
+            "docker://HOST/REPOSITORY[:TAG], or docker-daemon:, podman: or containerd:NAME[:TAG]"
         )
     if transport == "oci":
         if path == "-":
@@ -108,3 +120,23 @@ def parse_destination(
         return Archive(path, ImageName(default.repository, name or default.tag))
     named = ImageName.parse(name) if name else default
     return Archive(path, ImageName(named.repository, named.tag or default.tag))
+
+
+def _engine_image(transport: str, text: str, name: ImageName, default: ImageName) -> Destination:
+    from ..engines import Engine
+    from .engine import EngineImage
+
+    engine: Engine
+    if transport == "docker-daemon":
+        from ..engines.docker import DockerEngine
+
+        engine = DockerEngine()
+    elif transport == "podman":
+        from ..engines.podman import Podman
+
+        engine = Podman()
+    else:
+        from ..engines.containerd import Containerd
+
+        engine = Containerd()
+    return EngineImage(engine, ImageName(name.repository, name.tag or default.tag or "latest"), text)

@@ -18,17 +18,69 @@ from collections.abc import Callable, Iterator, Sequence
 
 from ..base import Blob
 from ..compression import Codec
-from ..digest import BLOCK
 from ..disk import flush
 from ..errors import DestinationError
 from ..image import Image, ImageName, blob_path
 from ..layer import FileRange, LayerDescriptor, MeasuredLayer, NewFile, Sink
 from ..outer import LayersInOrder, OuterTar, member_header, padding
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "ArchiveStream"]
 
 _MTIME = 1  # of the archive's members
 _ANY_DIGEST = "sha256:" + "0" * 64  # a header is as long for any digest
+
+
+class ArchiveStream:
+    """An archive on its way to a file descriptor, one member after the other.
+
+    Attributes:
+        tar: what it is written to.
+    """
+
+    def __init__(
+        self,
+        fd: int,
+        layers: Sequence[MeasuredLayer],
+        codec: Codec,
+        spool: str | None = None,
+        leave_out: Callable[[str, str], bool] = lambda digest, diff_id: False,
+    ) -> None:
+        """``leave_out`` is asked once for each layer, bottom first, with its digest and diff ID."""
+        self.tar = OuterTar(fd, _MTIME)
+        self._written: set[str] = set()
+        self._leave_out = leave_out
+        self._in_order = LayersInOrder(self.tar, layers, self._member_name, codec, spool)
+
+    def add_base(self, base: Sequence[Blob]) -> None:
+        """Write the layers of a base image, before all others."""
+        for blob in base:
+            if self._wanted(blob.digest, blob.diff_id):
+                self.tar.header(blob_path(blob.digest), blob.size)
+                blob.copy(self.tar.write)
+                self.tar.pad(blob.size)
+
+    def add(self, index: int, layer: LayerDescriptor) -> None:
+        """Take a layer that is made; they come in any order."""
+        self._in_order.add(index, layer)
+
+    def end(self, image: Image, name: ImageName) -> None:
+        """Write what comes behind the layers."""
+        self.tar.member(blob_path(image.config_digest), image.config)
+        self.tar.member(blob_path(image.manifest_digest), image.manifest)
+        self.tar.member("index.json", image.index(name))
+        self.tar.member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        self.tar.member("manifest.json", image.docker_manifest(name))
+        self.tar.end()
+
+    def _wanted(self, digest: str, diff_id: str) -> bool:
+        """Whether a layer is to be written: once, since images may have one layer twice."""
+        if self._leave_out(digest, diff_id) or digest in self._written:
+            return False
+        self._written.add(digest)
+        return True
+
+    def _member_name(self, index: int, layer: LayerDescriptor) -> str | None:
+        return blob_path(layer.digest) if self._wanted(layer.digest, layer.diff_id) else None
 
 
 class Archive:
@@ -36,6 +88,8 @@ class Archive:
 
     waits = False
     previous = ()
+    sent = None
+    notes = ()
 
     def __init__(self, path: str, name: ImageName) -> None:
         self._path = path
@@ -44,40 +98,36 @@ class Archive:
         self._fd: int | None = None
         self._partial: str | None = None
         self._spool: str | None = None
-        self._written: set[str] = set()
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
     ) -> Sequence[Sink | None]:
-        self._ready: dict[int, LayerDescriptor] = {}
-        self._next = 0
         self._offsets: list[int] | None = None  # where each layer's header goes, in a file of plain layers
-        self._in_order: LayersInOrder | None = None  # of plain layers in a pipe, or on a base
         with self._errors():
             seekable = self._open()
             assert self._fd is not None
-            self._tar = OuterTar(self._fd, _MTIME)
-            for blob in base:
-                self._write_blob(blob.digest, blob.size, blob.copy)
             if codec.name != "none" or (seekable and not local):
                 folder = tempfile.gettempdir() if self._partial is None else os.path.dirname(self._partial)
                 self._spool = os.path.join(folder, f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._spool, 0o700)  # after its name is known: a signal may come between any two lines
+            self._stream = ArchiveStream(self._fd, layers, codec, self._spool)
+            self._stream.add_base(base)
+            if self._spool is not None:
                 return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(layers))]
             # A layer may be one that the base has. That is known when it is made: too late for a place in the file.
             if not seekable or base:
-                self._in_order = LayersInOrder(self._tar, layers, self._member_name)
                 return [None] * len(layers)
             assert self._partial is not None
             self._offsets = []
             sinks = []
+            tar = self._stream.tar
             for layer in layers:
-                self._offsets.append(self._tar.position)
-                start = self._tar.position + len(self._header(_ANY_DIGEST, layer.size))
+                self._offsets.append(tar.position)
+                start = tar.position + len(self._header(_ANY_DIGEST, layer.size))
                 sinks.append(FileRange(self._partial, start))
-                self._tar.position = start + layer.size + padding(layer.size)
-            os.truncate(self._fd, self._tar.position)
-            os.lseek(self._fd, self._tar.position, os.SEEK_SET)
+                tar.position = start + layer.size + padding(layer.size)
+            os.truncate(self._fd, tar.position)
+            os.lseek(self._fd, tar.position, os.SEEK_SET)
             return sinks
 
     def has(self, layer: LayerDescriptor) -> bool:
@@ -89,22 +139,11 @@ class Archive:
                 assert self._fd is not None
                 os.pwrite(self._fd, self._header(layer.digest, layer.size), self._offsets[index])
                 return
-            if self._in_order is not None:
-                self._in_order.add(index, layer)
-                return
-            self._ready[index] = layer
-            while self._next in self._ready:
-                self._copy_spooled(self._next, self._ready.pop(self._next))
-                self._next += 1
+            self._stream.add(index, layer)
 
     def finish(self, image: Image) -> None:
         with self._errors():
-            self._tar.member(blob_path(image.config_digest), image.config)
-            self._tar.member(blob_path(image.manifest_digest), image.manifest)
-            self._tar.member("index.json", image.index(self._name))
-            self._tar.member("oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-            self._tar.member("manifest.json", image.docker_manifest(self._name))
-            self._tar.end()
+            self._stream.end(image, self._name)
             assert self._fd is not None
             if self._partial is not None:
                 flush(self._fd)
@@ -149,34 +188,6 @@ class Archive:
         self._partial = os.path.join(folder, f".{name}.{secrets.token_hex(4)}.partial")
         self._fd = os.open(self._partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         return True
-
-    def _write_blob(self, digest: str, size: int, copy: Callable[[Callable[[memoryview], object]], object]) -> None:
-        """Write a blob, once: base images may have one layer twice."""
-        if digest in self._written:
-            return
-        self._written.add(digest)
-        self._tar.header(blob_path(digest), size)
-        copy(self._tar.write)
-        self._tar.pad(size)
-
-    def _copy_spooled(self, index: int, layer: LayerDescriptor) -> None:
-        assert self._spool is not None
-        path = os.path.join(self._spool, str(index))
-
-        def copy(write: Callable[[memoryview], object]) -> None:
-            with open(path, "rb", buffering=0) as stored:
-                block = memoryview(bytearray(BLOCK))
-                while got := stored.readinto(block):
-                    write(block[:got])
-
-        self._write_blob(layer.digest, layer.size, copy)
-        os.unlink(path)
-
-    def _member_name(self, index: int, layer: LayerDescriptor) -> str | None:
-        if layer.digest in self._written:
-            return None
-        self._written.add(layer.digest)
-        return blob_path(layer.digest)
 
     @staticmethod
     def _header(digest: str, size: int) -> bytes:

@@ -35,6 +35,8 @@ class OciLayout:
     """
 
     waits = False
+    sent = None
+    notes = ()
 
     def __init__(self, path: str, name: ImageName, *, prune: bool = False, verify: bool = False) -> None:
         self._path = path

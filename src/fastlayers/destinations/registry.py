@@ -46,6 +46,8 @@ class Registry:
     """An image in a registry, under a tag."""
 
     waits = True
+    sent = 0  # but for what its sinks sent
+    notes = ()
 
     def __init__(self, reference: Reference, access: RegistryAccess, options: PushOptions) -> None:
         if reference.digest is not None:

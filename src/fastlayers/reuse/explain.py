@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
+from importlib.util import find_spec
 
 from ..closure import Closure
 from ..errors import PlanError
@@ -42,7 +43,8 @@ def recognise(stack: LayerStack, closure: Closure) -> LayerPlan | None:
     """
     if stack.plan is None:
         return None
-    plan = replace(stack.plan, excluded=tuple(path for path in closure.paths if path not in stack.layer_of()))
+    placed = stack.layer_of()
+    plan = replace(stack.plan, excluded=tuple(path for path in closure.paths if path not in placed))
     plan.check(closure)
     if not plan.layers:
         return None
@@ -74,13 +76,13 @@ def explain_path(stack: LayerStack, path: str, closure: Closure | None) -> list[
     row = closure.index(path)
     below = len(closure.references(row))
     above = int((closure.indices == row).sum())
-    lines.append(f"refers to {below} of {len(closure)} paths; {above} refer to it")
+    lines.append(f"refers to {below} of {len(closure)} paths, referred to by {above}")
     plan = recognise(stack, closure)
     return [*lines, *_of_strategy(closure, plan, path)]
 
 
 def summarise(stack: LayerStack, closure: Closure | None) -> list[str]:
-    """For each layer of a stack, in a few words, why it is one; "" where nobody knows.
+    """For each layer of a stack why its largest path is in it; "" where nobody knows.
 
     Raises:
         PlanError: the plan is none of this closure.
@@ -91,7 +93,8 @@ def summarise(stack: LayerStack, closure: Closure | None) -> list[str]:
         if not layer.paths or closure is None or plan is None:
             found.append("" if layer.paths else layer.label)
         else:
-            found.append(_of_strategy(closure, plan, layer.paths[0])[-1])
+            largest = max(layer.paths, key=lambda path: closure.nar_sizes[closure.index(path)])
+            found.append(_of_strategy(closure, plan, largest)[-1])
     return found
 
 
@@ -101,8 +104,8 @@ def _of_strategy(closure: Closure, plan: LayerPlan | None, path: str) -> Sequenc
         return [
             "no strategy gives this plan: it was made by hand, by a pipeline, or with options that it does not tell"
         ]
-    module = import_module(f"..layering.{plan.strategy.partition('/')[0].replace('-', '_')}", __package__)
-    explain = getattr(module, "explain", None)
+    name = f"{__package__.rpartition('.')[0]}.layering.{plan.strategy.partition('/')[0].replace('-', '_')}"
+    explain = getattr(import_module(name), "explain", None) if find_spec(name) else None
     if explain is None:
         return [f"the strategy {plan.strategy} put it there"]
     lines: list[str] = explain(closure, plan, path)

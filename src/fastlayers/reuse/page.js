@@ -61,7 +61,9 @@
     const update = image().update;
     if (!update) return [];
     const kinds = new Map();
-    for (const [kind, path, other] of update.layers[number][1]) {
+    const reasons = [...update.layers[number][1]];
+    reasons.sort((a, b) => (b[1] < 0 ? -1 : sizeOf(b[1])) - (a[1] < 0 ? -1 : sizeOf(a[1])));
+    for (const [kind, path, other] of reasons) {
       let text = data.changes[kind];
       if (text === "replaced" && nameOf(path) === nameOf(other)) text = "rebuilt";
       if (!kinds.has(text)) kinds.set(text, []);
@@ -148,6 +150,7 @@
   }
   /** A list whose options are shapes: one stop for the tab key, arrows within. */
   function listbox(svg, label, options) {
+    if (!options.length) return;
     svg.setAttribute("role", "listbox");
     svg.setAttribute("aria-label", label);
     svg.setAttribute("tabindex", "0");
@@ -265,6 +268,8 @@
       if (line && high >= 34 && fitted(second, wide) === second)
         texts.append(shape("text", { x: (x + 5).toFixed(1), y: (y + 28).toFixed(1), class: `cell on-${fill}` }, second));
     };
+    const all = layers.reduce((sum, layer) => sum + layer[1].length, 0);
+    const least = all > 4000 ? 4 : 0; // square pixels; of very many paths, those that nobody could see are not drawn
     const inside = (layer) => layer[1].reduce((all, path) => all + Math.max(1, sizeOf(path)), 0);
     const items = layers.map((layer, order) => ({ order, layer, weight: nested && layer[1].length ? inside(layer) : weight(layer) }));
     squarify(items, 0, 0, width, height, (item, x, y, wide, high) => {
@@ -278,6 +283,7 @@
       const inner = layer[1].map((path, place) => ({ order: place, path, weight: Math.max(1, sizeOf(path)) }));
       squarify(inner, x, y, wide, high, (part, left, top, w, h) => {
         const { path } = part;
+        if (w * h < least) return;
         const label = `${nameOf(path)}, ${bytes(sizeOf(path))}, layer ${order + 1}${data.images.length > 1 ? `, changed ${times(changesOf(path))}` : ""}`;
         cell(left, top, w, h, `v${volatility(path)}`, `map-p${path}`, label, order, () => choose(order, path), nameOf(path), bytes(sizeOf(path)));
       });
@@ -289,7 +295,7 @@
     mark(holder, "map");
     const updates = data.images.length - 1;
     $("map-hint").textContent = nested
-      ? "A rectangle is a path, as large as its NAR; paths of one layer lie together."
+      ? `A rectangle is a path, as large as its NAR; paths of one layer lie together.${least ? " The smallest are left out." : ""}`
       : "A rectangle is a layer. Sizes of paths are not known: --closure tells them.";
     const levels = updates < 4
       ? [...Array(updates + 1).keys()].map((n) => [`v${n && level(n, updates)}`, n ? `changed ${plural(n, "time")}` : "never changed"])

@@ -8,29 +8,18 @@ import json
 import os
 import secrets
 import stat
-from collections import Counter
 from collections.abc import Sequence
 from importlib.resources import files
-from itertools import pairwise
 from typing import Any
 
 from ..disk import flush
 from ..errors import DestinationError
 from .stack import LayerStack, store_name
-from .update import Update, compare, replaced_paths
+from .update import Update, change_counts
 
-__all__ = ["page_data", "render_page", "updates_of", "write_page"]
+__all__ = ["page_data", "render_page", "write_page"]
 
 _CHANGES = ("added", "replaced", "removed", "moved in", "moved out", "reordered", "recompressed", "other bytes")
-
-
-def updates_of(stacks: Sequence[LayerStack]) -> list[Update]:
-    """What clients download from each stack to the next.
-
-    Raises:
-        PlanError: two neighbours cannot be compared.
-    """
-    return [compare(old, new) for old, new in pairwise(stacks)]
 
 
 def page_data(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> dict[str, Any]:
@@ -47,7 +36,7 @@ def page_data(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> dict[s
     names: dict[str, int] = {}
     index: dict[str, int] = {}
     rows: list[list[Any]] = []
-    changes = _changes(stacks)
+    changes = change_counts(stacks)
     for stack in stacks:
         for path in sorted(stack.layer_of()):
             if path not in index:
@@ -90,23 +79,6 @@ def _update(update: Update, index: dict[str, int]) -> dict[str, Any]:
         "exact": update.bound_is_exact,
         "layers": layers,
     }
-
-
-def _changes(stacks: Sequence[LayerStack]) -> Counter[str]:
-    """For each path, in how many updates it, or what it replaced or was replaced by, became another path."""
-    line: dict[str, str] = {}  # the first of those that a path stands for
-    count: Counter[str] = Counter()
-    before: dict[str, int] = {}
-    for stack in stacks:
-        now = stack.layer_of()
-        replaced = replaced_paths(before, now) if before else {}
-        for path in now:
-            if path in replaced:
-                line[path] = line[replaced[path]]
-                count[line[path]] += 1
-            line.setdefault(path, path)
-        before = now
-    return Counter({path: count[first] for path, first in line.items()})
 
 
 def render_page(stacks: Sequence[LayerStack], updates: Sequence[Update]) -> str:

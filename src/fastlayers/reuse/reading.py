@@ -133,7 +133,7 @@ def _image_layers(
 
 def _label(text: str) -> str:
     """A line of an image's history, with the names of store paths in place of the paths."""
-    return re.sub(r"/[^\s,]*/[0-9a-z]{32}-", "", " ".join(text.split()))
+    return re.sub(r"/[^\s,]*/[0-9a-z]{32}-", "", " ".join(text.split())).removeprefix("closure: ")
 
 
 def closure_of(stack: LayerStack, known: Sequence[Closure]) -> Closure:

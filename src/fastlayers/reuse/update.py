@@ -12,11 +12,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from .stack import LayerStack, StackLayer, by_paths, package_of, store_name, total
 
-__all__ = ["LayerChange", "PathChange", "Update", "compare", "first_changed", "replaced_paths"]
+__all__ = [
+    "LayerChange",
+    "PathChange",
+    "Update",
+    "change_counts",
+    "compare",
+    "first_changed",
+    "replaced_paths",
+    "updates_of",
+]
 
 Change = Literal["added", "replaced", "removed", "moved in", "moved out", "reordered", "recompressed", "other bytes"]
 
@@ -135,6 +145,32 @@ def compare(old: LayerStack, new: LayerStack) -> Update:
     )
     bound, exact = _bound(one, other)
     return Update(old, new, layers, total(digest.values()), total(chain.values()), bound, exact)
+
+
+def updates_of(stacks: Sequence[LayerStack]) -> list[Update]:
+    """What clients download from each stack to the next.
+
+    Raises:
+        PlanError: two neighbours cannot be compared.
+    """
+    return [compare(old, new) for old, new in pairwise(stacks)]
+
+
+def change_counts(stacks: Sequence[LayerStack]) -> Counter[str]:
+    """For each path, in how many updates it, or what it replaced or was replaced by, became another path."""
+    line: dict[str, str] = {}  # the first of those that a path stands for
+    count: Counter[str] = Counter()
+    before: dict[str, int] = {}
+    for stack in stacks:
+        now = stack.layer_of()
+        replaced = replaced_paths(before, now) if before else {}
+        for path in now:
+            if path in replaced:
+                line[path] = line[replaced[path]]
+                count[line[path]] += 1
+            line.setdefault(path, path)
+        before = now
+    return Counter({path: count[first] for path, first in line.items()})
 
 
 def first_changed(old: Sequence[StackLayer], new: Sequence[StackLayer]) -> int:

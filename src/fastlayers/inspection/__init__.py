@@ -1,0 +1,1 @@
+"""Images that are there: what they say of themselves, and whether it is true."""

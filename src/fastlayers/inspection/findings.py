@@ -1,0 +1,97 @@
+"""What a verification finds, while it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ..base import Blob
+from ..errors import ImageError
+from .documents import Manifest
+
+__all__ = ["ANY_CODEC", "Fault", "Findings", "FoundImage", "FoundLayer"]
+
+T = TypeVar("T")
+
+ANY_CODEC = "?"  # no media type tells a layer's codec
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that is wrong.
+
+    Attributes:
+        place: the document, blob, layer or entry.
+        what: what is wrong with it.
+    """
+
+    place: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class FoundLayer:
+    """A layer of an image whose blob can be read.
+
+    Attributes:
+        place: for faults.
+        number: in the image, from 1.
+        key: of its blob in :class:`Findings`.
+        diff_id: what the config says; None where that cannot be told.
+        codec: what its media type says; :data:`ANY_CODEC` where none says it.
+    """
+
+    place: str
+    number: int
+    key: str
+    diff_id: str | None
+    codec: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundImage:
+    """An image.
+
+    Attributes:
+        place: its config, for faults.
+        count: how many layers it names.
+        layers: those that can be read, bottom first.
+    """
+
+    place: str
+    count: int
+    layers: tuple[FoundLayer, ...]
+
+
+@dataclass(slots=True)
+class Findings:
+    """What the documents say, and what is wrong with them.
+
+    Attributes:
+        faults, notes: for the verdict.
+        images: all that there are.
+        blobs: their layers, each once: by digest; in a docker archive that is no OCI layout by name, without a digest.
+        manifests: by the digest of their config.
+    """
+
+    faults: list[Fault] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    images: list[FoundImage] = field(default_factory=list)
+    blobs: dict[str, Blob] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+
+    def add(self, place: str, what: str) -> None:
+        """Note a fault."""
+        self.faults.append(Fault(place, what))
+
+    def attempt(self, place: str, call: Callable[[], T]) -> T | None:
+        """What a call gives; None where it cannot, and a fault, whose text does not repeat the place's last word."""
+        try:
+            return call()
+        except ImageError as error:
+            self.add(place, str(error).removeprefix(f"{place.rpartition(' ')[2]}: "))
+            return None

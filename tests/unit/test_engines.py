@@ -1,0 +1,398 @@
+"""Docker's engine, as it is documented: what is sent, what is checked, and what is left when something fails."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from certificates import Certificates, make_certificates
+from fake_engine import FakeEngine, chain_ids
+from fastlayers import (
+    Closure,
+    Codec,
+    DestinationError,
+    LayerPlan,
+    LayerRecipe,
+    PlanError,
+    build_image,
+    parse_destination,
+    read_base,
+    read_closure,
+)
+from fastlayers.build import BuildResult
+from fastlayers.cli.main import run
+from fastlayers.engines import held_chains
+from fastlayers.engines.docker_host import DockerHost
+from fastlayers.memory import Memory
+from stores import APP, BASE, LIB, make_store, write_file
+
+
+@pytest.fixture(params=["graph driver", "containerd"])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
+    with tempfile.TemporaryDirectory() as folder:  # a socket's name may have 107 bytes
+        server = FakeEngine(Path(folder, "s"), containerd=request.param == "containerd")
+        monkeypatch.setenv("DOCKER_HOST", server.host)
+        yield server
+        server.close()
+
+
+only_graph_driver = pytest.mark.parametrize("engine", ["graph driver"], indirect=True)
+only_containerd = pytest.mark.parametrize("engine", ["containerd"], indirect=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    make_store(tmp_path)
+    return tmp_path
+
+
+def change(store: Path, path: str) -> None:
+    """Another store path in this one's place."""
+    write_file(store / "root" / path[1:] / "changed", "changed\n")
+
+
+def load(store: Path, name: str = "app:1", **build: Any) -> BuildResult:
+    closure = read_closure(str(store / "graph.json"))
+    plan = LayerPlan(((BASE,), (LIB,), (APP,)))
+    destination = parse_destination(f"docker-daemon:{name}")
+    return build_image(closure, [destination], layer_plan=plan, store_root=str(store / "root"), jobs=1, **build)
+
+
+def layers_in(members: list[str], made: BuildResult) -> list[str]:
+    """Which layers were in an archive, by the names of their nodes."""
+    return [layer.paths[0] for layer in made.layers if f"blobs/{layer.descriptor.digest.replace(':', '/')}" in members]
+
+
+def remember(monkeypatch: pytest.MonkeyPatch, made: BuildResult, *but: str) -> None:
+    """Have the next builds know the layers of one before they look at a file, as NAR hashes would tell them."""
+    known = {layer.paths[0]: layer.descriptor for layer in made.layers if layer.paths[0] not in but}
+
+    def look_up(memory: Memory, recipes: Sequence[LayerRecipe], *rest: object, **more: object) -> list[Any]:
+        memory.recipes = [None] * len(recipes)
+        return [known.get(recipe.contents[0].owner) for recipe in recipes]
+
+    monkeypatch.setattr(Memory, "look_up", look_up)
+
+
+def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
+    text = str(caught.value)
+    assert text and "\n" not in text
+    return text
+
+
+def test_a_first_load_sends_all(store: Path, engine: FakeEngine) -> None:
+    made = load(store)
+    layout = build_image(
+        read_closure(str(store / "graph.json")),
+        [parse_destination(f"oci:{store}/oci:1")],
+        layer_plan=made.plan,
+        store_root=str(store / "root"),
+    )
+    assert engine.names == {"app:1": layout.image.config_digest} and engine.whole("app:1")
+    assert layers_in(engine.loads[0], made) == [BASE, LIB, APP]
+    assert made.sent == engine.received > 20_000 and made.notes == ()
+
+
+@pytest.mark.parametrize("changed", [APP, LIB, BASE])
+def test_only_what_is_missing_is_sent(changed: str, store: Path, engine: FakeEngine) -> None:
+    """To a graph driver, from the first changed layer upward; to containerd's store the changed one."""
+    first = load(store)
+    change(store, changed)
+    made = load(store, "app:2")
+    order = [BASE, LIB, APP]
+    expected = [changed] if engine.containerd else order[order.index(changed) :]
+    assert layers_in(engine.loads[1], made) == expected
+    assert first.sent is not None and made.sent is not None and made.sent + first.sent == engine.received
+    assert engine.whole("app:1") and engine.whole("app:2") and len(engine.names) == 2
+    assert made.notes == ()
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_what_is_remembered_and_there_is_not_read(
+    codec: Any, store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(store, codec=Codec(codec))
+    shutil.rmtree(store / "root" / LIB[1:])
+    change(store, APP)
+    remember(monkeypatch, first, APP)
+    made = load(store, "app:2", codec=Codec(codec))
+    assert layers_in(engine.loads[1], made) == [APP]
+    assert engine.whole("app:2")
+
+
+@only_graph_driver
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_what_is_there_in_another_stack_is_sent(
+    codec: Any, store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(store, codec=Codec(codec))
+    change(store, BASE)
+    remember(monkeypatch, first, BASE)
+    made = load(store, "app:2", codec=Codec(codec))
+    assert layers_in(engine.loads[1], made) == [BASE, LIB, APP]
+    assert engine.whole("app:2") and made.notes == ()
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip"])
+def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: Path, engine: FakeEngine) -> None:
+    load(store, codec=Codec(codec))
+    change(store, APP)
+
+    def lose() -> None:
+        engine.before_load = lambda: None
+        engine.forget("app:1")
+
+    engine.before_load = lose
+    before = engine.received
+    made = load(store, "app:2", codec=Codec(codec))
+    assert [layers_in(members, made) for members in engine.loads[1:]] == [[APP], [BASE, LIB, APP]]
+    (note,) = made.notes
+    assert note.startswith("docker-daemon:app:2: did not take the image without the 2 layers") and "\n" not in note
+    assert list(engine.names) == ["app:2"] and engine.whole("app:2")
+    assert made.sent == engine.received - before
+
+
+def test_layers_of_a_base_image_are_left_out_too(store: Path, engine: FakeEngine) -> None:
+    load(store)
+    build = {"layer_plan": LayerPlan(((BASE,), (LIB,), (APP,))), "store_root": str(store / "root")}
+    closure = read_closure(str(store / "graph.json"))
+    below = build_image(closure, [parse_destination(f"oci:{store}/base:1")], **build)  # type: ignore[arg-type]
+    top = "/nix/store/1fxf4fycw8n4f0sj8j2wg936kkv1ajcz-top"
+    write_file(store / "root" / top[1:] / "file")
+    made = build_image(
+        Closure([top], [[]]),
+        [parse_destination("docker-daemon:app:2")],
+        base=read_base(f"oci:{store}/base:1"),
+        store_root=str(store / "root"),
+    )
+    assert layers_in(engine.loads[1], below) == [] and layers_in(engine.loads[1], made) == [top]
+    engine.forget("app:1", "app:2")
+    load_on_base = parse_destination("docker-daemon:app:3")
+    made = build_image(
+        Closure([top], [[]]), [load_on_base], base=read_base(f"oci:{store}/base:1"), store_root=str(store / "root")
+    )
+    assert layers_in(engine.loads[2], below) == [BASE, LIB, APP] and engine.whole("app:3")
+
+
+def test_who_refuses_all_of_it_ends_the_build(store: Path, engine: FakeEngine) -> None:
+    engine.after_load = lambda: "invalid diffID\nfor layer 0"
+    with pytest.raises(DestinationError, match="invalid diffID for layer 0") as caught:
+        load(store)
+    one_line(caught)
+    assert engine.names == {} and len(engine.loads) == 1
+
+
+def test_a_full_disk_is_not_answered_by_sending_more(store: Path, engine: FakeEngine) -> None:
+    load(store)
+    change(store, APP)
+    engine.after_load = lambda: "write /var/lib/docker/x: no space left on device"
+    with pytest.raises(DestinationError, match="no space left on device") as caught:
+        load(store, "app:2")
+    one_line(caught)
+    assert list(engine.names) == ["app:1"] and len(engine.loads) == 2
+
+
+@pytest.mark.parametrize("when", ["before_load", "after_load"])
+def test_an_engine_that_dies_ends_the_build(when: str, store: Path, engine: FakeEngine) -> None:
+    load(store)
+    change(store, APP)
+
+    def die() -> None:
+        raise ConnectionError
+
+    setattr(engine, when, die)
+    with pytest.raises(DestinationError, match=f"docker at {engine.host}: ") as caught:
+        load(store, "app:2")
+    one_line(caught)
+    assert list(engine.names) == ["app:1"] and sum(path == "/images/load" for _, path in engine.seen) == 2
+
+
+@only_containerd
+def test_an_image_gets_its_name_when_it_has_made_a_container(store: Path, engine: FakeEngine) -> None:
+    load(store)
+    asked = [(method, path.partition(":fastlayers-")[0]) for method, path in engine.seen]
+    assert asked[asked.index(("POST", "/images/load")) + 1 :] == [
+        ("GET", "/images/json"),
+        ("POST", "/containers/create"),
+        ("DELETE", "/containers/c1"),
+        ("POST", "/images/app"),
+        ("DELETE", "/images/app"),
+    ]
+    assert list(engine.names) == ["app:1"]
+
+
+@only_containerd
+@pytest.mark.parametrize("told", [False, True])
+def test_blobs_that_are_missing_are_noticed(told: bool, store: Path, engine: FakeEngine) -> None:
+    """An engine knows an image whose blobs it has not, as one that was pulled in another compression."""
+    engine.told = told
+    made = load(store)
+    engine.blobs.clear()
+    made = load(store, "app:2")
+    assert [len(layers_in(members, made)) for members in engine.loads] == [3, 0, 3]
+    assert len(made.notes) == 1 and engine.whole("app:2") and sorted(engine.names) == ["app:1", "app:2"]
+
+
+@only_containerd
+def test_an_image_that_cannot_be_unpacked_gets_no_name(store: Path, engine: FakeEngine) -> None:
+    take = engine.load
+
+    def lose(data: bytes) -> Iterator[dict[str, Any]]:
+        for line in take(data):
+            engine.blobs.clear()
+            yield line
+        yield {"stream": "Error unpacking image app:1: failed to extract layer: no such device\n"}
+
+    engine.load = lose  # type: ignore[method-assign]
+    with pytest.raises(DestinationError, match="failed to extract layer: no such device") as caught:
+        load(store)
+    one_line(caught)
+    assert engine.names == {}
+
+
+@only_graph_driver
+def test_what_an_engine_cannot_read_is_told_before_anything_is_made(store: Path, engine: FakeEngine) -> None:
+    with pytest.raises(DestinationError, match=r"version 20\.10\.24 reads no zstd, only 23 and later: use gzip"):
+        load(store, codec=Codec("zstd"))
+    assert ("POST", "/images/load") not in engine.seen
+    engine.version = "23.0.1"
+    load(store, codec=Codec("zstd"))
+
+
+@only_graph_driver
+def test_an_engine_has_a_limit_of_layers(tmp_path: Path, engine: FakeEngine) -> None:
+    paths = [f"/nix/store/{number:032}-small" for number in range(126)]
+    for path in paths:
+        write_file(tmp_path / path[1:] / "file")
+    closure = Closure(paths, [[] for _ in paths])
+    with pytest.raises(PlanError, match=r"^126 layers: docker takes at most 125$"):
+        build_image(
+            closure,
+            [parse_destination("docker-daemon:app")],
+            layer_plan=LayerPlan(tuple((path,) for path in paths)),
+            max_layers=200,
+            store_root=str(tmp_path),
+        )
+    assert ("POST", "/images/load") not in engine.seen
+
+
+def test_an_engine_that_answers_something_else(store: Path, engine: FakeEngine, monkeypatch: Any) -> None:
+    monkeypatch.setattr("fake_engine._Handler.answer", lambda *arguments: (200, ["nonsense"]))
+    with pytest.raises(DestinationError, match="does not answer as Docker's engine does") as caught:
+        load(store)
+    one_line(caught)
+    monkeypatch.setattr("fake_engine._Handler.answer", lambda *arguments: (500, {"message": "out of\norder"}))
+    with pytest.raises(DestinationError, match="out of order") as caught:
+        load(store)
+    one_line(caught)
+
+
+def command_line(store: Path, *arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        run(["build", str(store / "graph.json"), "--store-root", str(store / "root"), *arguments])
+    assert isinstance(caught.value.code, int)
+    return caught.value.code
+
+
+def test_the_command_line_says_that_all_was_sent(
+    store: Path, engine: FakeEngine, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert command_line(store, "--to", "docker-daemon:app:1") == 0
+    engine.blobs.clear()
+    assert command_line(store, "--to", "docker-daemon:app:2") == 0
+    out, err = capfd.readouterr()
+    assert "kB sent, " in out
+    assert err.startswith("fastlayers: docker-daemon:app:2: did not take the image without the 3 layers")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("host", "status", "message"),
+    [
+        ("unix:///nowhere/docker.sock", 8, "/nowhere/docker.sock: No such file or directory"),
+        ("tcp://127.0.0.1:1", 8, "docker at tcp://127.0.0.1:1: Connection refused"),
+        ("ssh://me@there", 2, "ssh is not supported"),
+        ("npipe:////./pipe/docker", 2, "expected unix://PATH or tcp://HOST[:PORT]"),
+        ("tcp://127.0.0.1:99999", 2, "expected unix://PATH or tcp://HOST[:PORT]"),
+    ],
+)
+def test_engines_that_cannot_be_reached(
+    host: str,
+    status: int,
+    message: str,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    assert command_line(store, "--to", "docker-daemon:app:1") == status
+    err = capfd.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["docker-daemon:", "docker-daemon:App", "podman:a:b:c", "containerd:app:"])
+def test_names_that_no_engine_takes(text: str, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert command_line(store, "--to", text) == 2
+    assert capfd.readouterr().err.startswith("fastlayers: --to ")
+
+
+@pytest.mark.parametrize(
+    ("host", "verify", "expected"),
+    [
+        ("", "", DockerHost("unix:///var/run/docker.sock", "/var/run/docker.sock")),
+        ("tcp://there", "", DockerHost("tcp://there", "", "there", 2375)),
+        ("tcp://there", "1", DockerHost("tcp://there", "", "there", 2376, "/home/me/.docker")),
+        ("tcp://there:99", "1", DockerHost("tcp://there:99", "", "there", 99, "/home/me/.docker")),
+    ],
+)
+def test_where_docker_is(host: str, verify: str, expected: DockerHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_CONFIG", "DOCKER_CERT_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", verify)
+    assert DockerHost.from_environment() == expected
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+def test_tls_with_certificates_on_both_sides(
+    certificates: Certificates, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "certificates"
+    folder.mkdir()
+    engine = FakeEngine(None, context=certificates.server(clients=True))
+    try:
+        monkeypatch.setenv("DOCKER_HOST", engine.host)
+        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+        monkeypatch.setenv("DOCKER_CERT_PATH", str(folder))
+        with pytest.raises(DestinationError, match="its certificate is not trusted") as caught:
+            load(store)
+        one_line(caught)
+        shutil.copy(certificates.authority, folder / "ca.pem")
+        with pytest.raises(DestinationError) as caught:  # a client without a certificate
+            load(store)
+        one_line(caught)
+        shutil.copy(certificates.certificate, folder / "cert.pem")
+        shutil.copy(certificates.key, folder / "key.pem")
+        load(store)
+        assert engine.whole("app:1")
+        (folder / "key.pem").write_text("no key")
+        with pytest.raises(DestinationError, match="certificates cannot be used"):
+            load(store)
+    finally:
+        engine.close()
+
+
+def test_chain_ids_are_those_of_the_specification() -> None:
+    a, b = "sha256:" + "a" * 64, "sha256:" + "b" * 64
+    held = held_chains([[a, b], [b]])
+    assert held.chains == {*chain_ids([a, b]), b} and held.diff_ids == {a, b}
