@@ -144,9 +144,7 @@ def _events(closure: Closure, layer_of: NDArray[np.int64], count: int, history: 
     return _Events(changes[some].astype(bool), summed[some], total)
 
 
-def _updates(
-    closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory
-) -> NDArray[np.uint64]:
+def _updates(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> NDArray[np.uint64]:
     """An update of the past a row: the layers in which a path changed, a bit each, in little-endian words."""
     updates = min(history.updates, _UPDATES)
     bits = [0] * (count + 1)
