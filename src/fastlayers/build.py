@@ -141,6 +141,7 @@ def build_image(
     strategy: str | None = None,
     exclude: Collection[str] = (),
     guidance: Guidance = Guidance(),  # noqa: B008  frozen
+    order: str | None = None,
     base: BaseImage | None = None,
     settings: Settings = Settings(),  # noqa: B008  frozen
     customisation: Customisation = Customisation(),  # noqa: B008
@@ -171,7 +172,8 @@ def build_image(
             that adding one never moves a store layer.
         strategy: how to plan, None for the default.
         exclude: nodes that are to be in no layer of the plan that is made; a given plan says this itself.
-        guidance: what the strategy goes by besides the closure.
+        guidance: what the strategy and the order go by besides the closure.
+        order: in which order to put the layers of the plan that is made, None for the strategy's own.
         base: the image below.
         settings: the image's configuration.
         customisation: what goes into the image besides the closure.
@@ -210,7 +212,7 @@ def build_image(
         _check_store_paths(named, closure, "not in the closure")
     room = _store_layers(max_layers, base)
     if layer_plan is None:
-        layer_plan = plan_layers(closure, room, strategy, exclude=exclude, guidance=guidance)
+        layer_plan = plan_layers(closure, room, strategy, exclude=exclude, guidance=guidance, order=order)
     _check_plan(layer_plan, closure, room, max_layers)
     if store_dir and base is None:
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
@@ -317,6 +319,8 @@ def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[s
     annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": tar_profile(xattrs=xattrs)}
     if layer_plan.strategy:
         annotations["dev.fastlayers.strategy"] = layer_plan.strategy
+    if layer_plan.order:
+        annotations["dev.fastlayers.order"] = layer_plan.order
     return annotations
 
 

@@ -21,7 +21,7 @@ from .options import (
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
-from .planning import add_planning, check_planning, read_guidance
+from .planning import add_planning, check_planning, read_guidance, read_order
 from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ..compression import Codec
     from ..destinations import Destination
     from ..image import Settings
+    from ..layering.guidance import Guidance
     from ..layering.pipeline import Pipeline
     from ..layering.plan import LayerPlan
     from ..registry.access import RegistryAccess
@@ -163,7 +164,7 @@ def run(options: argparse.Namespace) -> None:
     closure = _closure(options, named_store_paths(customisation, settings.config, store_dir()))
     if not len(closure):
         raise ClosureError("the closure is empty: there is nothing to build")
-    layer_plan = _layer_plan(options, closure, pipeline)
+    layer_plan = _layer_plan(options, closure, pipeline, guidance)
     progress = start_progress("building", quiet=options.quiet or options.json)
     try:
         result = build_image(
@@ -174,6 +175,7 @@ def run(options: argparse.Namespace) -> None:
             strategy=options.strategy,
             exclude=options.exclude,
             guidance=guidance,
+            order=read_order(options),
             base=base,
             settings=settings,
             customisation=customisation,
@@ -201,13 +203,17 @@ def run(options: argparse.Namespace) -> None:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
 
 
-def _layer_plan(options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None) -> LayerPlan | None:
+def _layer_plan(
+    options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None, guidance: Guidance
+) -> LayerPlan | None:
     """The plan that the options give; None where one is to be made by a strategy."""
     from ..layering.plan import plan_pipeline, read_plan
 
     if options.plan is not None:
         return read_plan(options.plan, closure, exclude=options.exclude)
-    return None if pipeline is None else plan_pipeline(closure, pipeline, exclude=options.exclude)
+    if pipeline is None:
+        return None
+    return plan_pipeline(closure, pipeline, exclude=options.exclude, guidance=guidance, order=read_order(options))
 
 
 def _max_layers(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 
 from .options import add_client, add_max_layers, add_sources, read_sources
 from .parser import Parser, checked
-from .planning import add_planning, check_planning, read_guidance
+from .planning import add_planning, check_planning, read_guidance, read_order
 from .registry import add_access, read_access
 
 __all__ = ["define", "run"]
@@ -55,14 +55,14 @@ def run(options: argparse.Namespace) -> None:
         wanted = None if options.max_layers is None else limit + 1
         limit = checked("--max-layers, and one for the customisation:", layer_limit, options.client, wanted) - 1
     pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
-    guidance = read_guidance(options, read_access(options))
+    guidance, order = read_guidance(options, read_access(options)), read_order(options)
     closure = read_sources(options)
     if pipeline is not None:
-        made = plan_pipeline(closure, pipeline, exclude=options.exclude)
+        made = plan_pipeline(closure, pipeline, exclude=options.exclude, guidance=guidance, order=order)
         if options.client is not None:
             check_layer_count(options.client, len(made.layers) + 1)
     else:
-        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance)
+        made = plan_layers(closure, limit, options.strategy, exclude=options.exclude, guidance=guidance, order=order)
     if options.format == "table":
         print_plan(made)
     else:

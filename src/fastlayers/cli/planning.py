@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..layering.guidance import Guidance
     from ..registry.access import RegistryAccess
 
-__all__ = ["add_planning", "add_strategy", "check_planning", "complete_strategy", "read_guidance"]
+__all__ = ["add_planning", "add_strategy", "check_planning", "complete_strategy", "read_guidance", "read_order"]
 
 _GUIDANCE = ("previous", "history", "rules", "min_layer_size", "max_layer_size")
 
@@ -39,6 +39,12 @@ def add_planning(parser: Parser) -> None:
     complete(pipeline, complete_file)
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="PATH", help="Put this path into no layer; may be repeated."
+    )
+    parser.add_argument(
+        "--order",
+        choices=["as-planned", "stable"],
+        help="Of the layers: the strategy's own, or what is stable and large at the bottom, for clients that download "
+        "again all above a new layer. [default: as-planned; expected-cost plans stable]",
     )
     previous = parser.add_argument(
         "--previous",
@@ -74,9 +80,19 @@ def check_planning(options: argparse.Namespace, *names: str) -> None:
     given = [name for name in names if getattr(options, name) is not None]
     if len(given) > 1:
         raise UsageError(f"{_option(given[0])} and {_option(given[1])} exclude each other")
+    ordered = read_order(options) is not None
+    if ordered and given == ["plan"]:
+        raise UsageError("--plan and --order exclude each other")
     guiding = [name for name in _GUIDANCE if getattr(options, name) is not None]
+    if ordered:
+        guiding = [name for name in guiding if name not in ("previous", "history")]  # orders go by them too
     if guiding and given and given[0] in ("plan", "pipeline"):
         raise UsageError(f"{_option(given[0])} and {_option(guiding[0])} exclude each other")
+
+
+def read_order(options: argparse.Namespace) -> str | None:
+    """The order that is asked for; None for the strategy's own."""
+    return None if options.order == "as-planned" else options.order
 
 
 def _option(name: str) -> str:

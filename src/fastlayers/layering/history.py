@@ -79,10 +79,10 @@ def learn(closures: Iterable[Collection[str]]) -> ChangeHistory:
 
 
 def package_name(path: str) -> str:
-    """A path's name without the hash part and without its version, such as ``openssl-dev`` of ``...-openssl-3.0.2-dev``.
+    """A path's name without hash part and version, such as ``openssl-dev`` of ``...-openssl-3.0.2-dev``.
 
-    A version is what follows a hyphen and begins with a digit, up to the next hyphen. A name that would be empty without
-    it keeps it.
+    A version is what follows a hyphen and begins with a digit, up to the next hyphen. A name that would be empty
+    without it keeps it.
     """
     name = _without_hash(path)
     return _VERSION.sub("", name) or name

@@ -5,25 +5,23 @@ that has changed upward. So an order costs
 
     sum over all layers of size * (events of it and of all layers below it, each counted once, by their weight)
 
-An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path changes
-when it, or anything that it refers to, is released anew, and what has one version is released together more often than
-not. An update of the past in which it changed is one more event, of ten times the weight.
+An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path
+changes when it, or anything that it refers to, is released anew, and what has one version is released together more
+often than not. An update of the past in which it changed is one more event, of ten times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
 
-With the layers of the version before, a client has a chain already. Its layers from the bottom up to the first one that
-is gone cost nothing as long as they stay where they are; what lies above must be sent anyway, and is put in order afresh.
-Where an order that begins to differ further down saves within eight updates what it costs to send now, it counts.
+With the layers of the version before, a client has a chain already. Its layers from the bottom up to the first one
+that is gone cost nothing as long as they stay where they are; what lies above must be sent anyway, and is put in order
+afresh. Where an order that begins to differ further down saves within eight updates what it costs to send now, it
+counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from itertools import chain
-from operator import or_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +65,9 @@ def order_layers(
     given = [made[k] for k in kept] + [layer for k, layer in enumerate(made) if k not in set(kept)]
     if len(given) == len(kept):
         return given
-    sizes = _sizes(closure, given)
-    events = _events(closure, given, history)
+    layer_of = _layer_of(closure, given)
+    sizes = _sizes(closure, layer_of)[: len(given)]
+    events = _events(closure, layer_of, len(given), history)
     best: tuple[int, list[int]] | None = None
     for cut in sorted({len(kept) * k // _CUTS for k in range(_CUTS + 1)}, reverse=True):
         order = [*range(cut), *_above(sizes, events, cut)]
@@ -117,59 +116,66 @@ def _kept(layers: Sequence[Sequence[str]], previous: Sequence[Sequence[str]]) ->
     return kept
 
 
-def _sizes(closure: Closure, layers: Sequence[Sequence[str]]) -> list[int]:
-    """Bytes of each layer; where the NAR size of any path is not known, its number of paths."""
-    sizes = dict(zip(closure.paths, closure.nar_sizes.tolist(), strict=True))
-    if any(sizes[path] == UNKNOWN for path in chain.from_iterable(layers)):
-        return [len(layer) for layer in layers]
-    return [sum(sizes[path] for path in layer) for layer in layers]
+def _layer_of(closure: Closure, layers: Sequence[Sequence[str]]) -> NDArray[np.int64]:
+    """The number of each node's layer; of a node in none, the number of layers. Shape (n,)."""
+    number = {path: k for k, layer in enumerate(layers) for path in layer}
+    return np.array([number.get(path, len(layers)) for path in closure.paths], dtype=np.int64)
 
 
-def _events(closure: Closure, layers: Sequence[Sequence[str]], history: ChangeHistory) -> _Events:
+def _sizes(closure: Closure, layer_of: NDArray[np.int64]) -> list[int]:
+    """Bytes of each layer; where a NAR size is not known, all paths count alike."""
+    told = not (closure.nar_sizes == UNKNOWN).any()
+    sizes = np.zeros(int(layer_of.max()) + 1, dtype=np.int64)
+    np.add.at(sizes, layer_of, np.maximum(closure.nar_sizes, 1) if told else 1)
+    return sizes.tolist()
+
+
+def _events(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> _Events:
     """Events that change the same layers are one, with the sum of their weights."""
-    updates, versions = _updates(closure, layers, history), _versions(closure, layers)
+    updates, versions = _updates(closure, layer_of, count, history), _versions(closure, layer_of, count)
     rows = np.concatenate([updates, versions])
     weights = np.repeat(np.array([_PAST, _LIKELY]), [len(updates), len(versions)])
     total = max(int(weights.sum()), 1)
     rows, which = np.unique(rows, axis=0, return_inverse=True)
     summed = np.zeros(len(rows), dtype=np.int64)
     np.add.at(summed, which.reshape(-1), weights)
-    changes = np.unpackbits(rows, axis=1, count=len(layers), bitorder="little").astype(bool)
+    changes = np.unpackbits(np.ascontiguousarray(rows).view(np.uint8), axis=1, count=count, bitorder="little")
     some = changes.any(axis=1)
-    return _Events(changes[some], summed[some], total)
+    return _Events(changes[some].astype(bool), summed[some], total)
 
 
-def _updates(closure: Closure, layers: Sequence[Sequence[str]], history: ChangeHistory) -> NDArray[np.uint8]:
-    """An update of the past a row: the layers in which a path changed, a bit each in words of 64."""
-    of_path = dict(zip(closure.paths, history.bits(closure.paths), strict=True))
-    count = min(history.updates, _UPDATES)
-    changes = np.zeros((64 * -(-len(layers) // 64), count), dtype=np.uint8)
-    for k, layer in enumerate(layers):
-        bits = reduce(or_, (of_path[path] for path in layer), 0) >> (history.updates - count) & ((1 << count) - 1)
-        row = np.frombuffer(bits.to_bytes(-(-count // 8), "little"), dtype=np.uint8)
-        changes[k] = np.unpackbits(row, count=count, bitorder="little")
-    return np.packbits(changes, axis=0, bitorder="little").T
+def _updates(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> NDArray[np.uint64]:
+    """An update of the past a row: the layers in which a path changed, a bit each, in little-endian words."""
+    updates = min(history.updates, _UPDATES)
+    bits = [0] * (count + 1)
+    if updates:
+        for k, past in zip(layer_of.tolist(), history.bits(closure.paths), strict=True):
+            bits[k] |= past
+    changes = np.zeros((64 * -(-count // 64), updates), dtype=np.uint8)
+    for k in range(count):
+        recent = bits[k] >> (history.updates - updates) & ((1 << updates) - 1)
+        row = np.frombuffer(recent.to_bytes(-(-updates // 8), "little"), dtype=np.uint8)
+        changes[k] = np.unpackbits(row, count=updates, bitorder="little")
+    return np.ascontiguousarray(np.packbits(changes, axis=0, bitorder="little").T).view("<u8")
 
 
-def _versions(closure: Closure, layers: Sequence[Sequence[str]]) -> NDArray[np.uint8]:
+def _versions(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
     """A version a row: the layers that have it, or refer to what has it."""
-    names = [package_version(path) for path in closure.paths]
-    number = {name: k for k, name in enumerate(sorted(set(names)))}
-    version = np.array([number[name] for name in names], dtype=np.int64)
+    number: dict[str, int] = {}
+    version = np.array([number.setdefault(package_version(path), len(number)) for path in closure.paths])
     by_version = np.argsort(version, kind="stable")
     starts = np.flatnonzero(np.diff(version[by_version], prepend=-1))
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     blocks = []
-    for first in range(0, len(layers), _BLOCK):
-        block = layers[first : first + _BLOCK]
-        sets = np.zeros((len(closure), -(-len(block) // 64)), dtype=np.uint64)
-        for k, layer in enumerate(block):
-            sets[[closure.index(path) for path in layer], k // 64] |= np.uint64(1 << k % 64)
+    for first in range(0, count, _BLOCK):
+        sets = np.zeros((len(closure), -(-min(_BLOCK, count - first) // 64)), dtype=np.uint64)
+        members = np.flatnonzero((layer_of >= first) & (layer_of < min(first + _BLOCK, count)))
+        columns = (layer_of[members] - first).astype(np.uint64)
+        sets[members, columns >> 6] = np.uint64(1) << (columns & 63)
         _core.spread(closure.indptr, closure.indices, order, sets)
-        united = np.bitwise_or.reduceat(sets[by_version], starts, axis=0)
-        blocks.append(united.astype("<u8").view(np.uint8))
-    return np.concatenate(blocks, axis=1)
+        blocks.append(np.bitwise_or.reduceat(sets[by_version], starts, axis=0))
+    return np.concatenate(blocks, axis=1).astype("<u8")
 
 
 def _above(sizes: Sequence[int], events: _Events, cut: int) -> list[int]:

@@ -13,10 +13,12 @@ import msgspec
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
 from . import auto, expected_cost, pipeline, popularity
+from . import order as ordering
 from .guidance import Guidance
 
 __all__ = [
     "DEFAULT_STRATEGY",
+    "ORDERS",
     "STRATEGIES",
     "LayerPlan",
     "Strategy",
@@ -39,11 +41,13 @@ class Strategy(NamedTuple):
         split: takes the closure, the most layers that there may be, the paths that are to be in none, and what guides
             the plan; gives the layers, bottom first.
         guided: whether it goes by more than the closure.
+        order: the one of :data:`ORDERS` in which its layers are, or None for one of its own.
     """
 
     version: int
     split: Callable[[Closure, int, AbstractSet[str], Guidance], list[list[str]]]
     guided: bool = False
+    order: str | None = None
 
 
 def _by_closure_alone(
@@ -55,8 +59,12 @@ def _by_closure_alone(
 STRATEGIES: dict[str, Strategy] = {
     "popularity": Strategy(popularity.VERSION, _by_closure_alone(popularity.split)),
     "auto": Strategy(auto.VERSION, _by_closure_alone(auto.split)),
-    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True),
+    "expected-cost": Strategy(expected_cost.VERSION, expected_cost.split, guided=True, order="stable"),
 }
+
+
+# Orders in which layers can be put besides their strategy's; a name stands for its order for ever.
+ORDERS: dict[str, int] = {"stable": ordering.VERSION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,9 @@ class LayerPlan:
         sizes: bytes of each layer (of a Nix closure: NAR sizes), or None where a node's size is not known.
         max_layers: how many layers the strategy was allowed; None for a plan without a strategy.
         excluded: nodes of the closure that are in no layer, sorted.
-        guided: whether the strategy went by more than the closure: a plan before, earlier closures, rules, sizes.
+        guided: whether the strategy or the order went by more than the closure: a plan before, earlier closures,
+            rules, sizes.
+        order: the order in which the layers were put, and its version ("stable/1"); None for the strategy's own.
     """
 
     layers: tuple[tuple[str, ...], ...]
@@ -79,6 +89,7 @@ class LayerPlan:
     max_layers: int | None = None
     excluded: tuple[str, ...] = ()
     guided: bool = False
+    order: str | None = None
 
     def to_json(self) -> str:
         """The plan as a JSON object; :func:`read_plan` reads it back."""
@@ -89,6 +100,7 @@ class LayerPlan:
             "strategy": self.strategy,
             "max_layers": self.max_layers,
             "guided": self.guided,
+            "order": self.order,
             "excluded": self.excluded,
             "layers": layers,
         }
@@ -140,6 +152,7 @@ def plan_layers(
     *,
     exclude: Iterable[str] = (),
     guidance: Guidance = Guidance(),  # noqa: B008  frozen
+    order: str | None = None,
 ) -> LayerPlan:
     """Distribute a closure's nodes over at most ``max_layers`` layers.
 
@@ -148,42 +161,63 @@ def plan_layers(
         max_layers: at least 1.
         strategy: one of :data:`STRATEGIES`, or None for the default.
         exclude: names of nodes to put into no layer; what is not in the closure is ignored.
-        guidance: what the strategy goes by besides.
+        guidance: what the strategy and the order go by besides.
+        order: one of :data:`ORDERS`, or None for the strategy's own.
 
     Raises:
-        PlanError: there is no such strategy, it goes by the closure alone, the guidance cannot be followed, there is no
-            layer to put anything in, or the strategy goes by NAR sizes and one is
-            not known.
+        PlanError: there is no such strategy or order, the strategy goes by the closure alone, the guidance cannot be
+            followed, there is no layer to put anything in, or the strategy goes by NAR sizes and one is not known.
     """
     name = strategy or DEFAULT_STRATEGY
     if name not in STRATEGIES:
         raise PlanError(f"no strategy {name}; there are: {', '.join(STRATEGIES)}")
     if max_layers < 1:
         raise PlanError(f"a plan needs at least one layer, not {max_layers}")
-    version, split, guided = STRATEGIES[name]
-    if guidance.remembers and not guided:
+    version, split, guided, own_order = STRATEGIES[name]
+    followed = Guidance() if order is None else Guidance(guidance.previous, guidance.history)
+    if guidance != followed and not guided:
         raise PlanError(f"{name} goes by the closure alone: a plan before, a history, rules and sizes change nothing")
     excluded = _in_closure(exclude, closure)
     layers = tuple(map(tuple, split(closure, max_layers, frozenset(excluded), guidance)))
     made = LayerPlan(layers, f"{name}/{version}", max_layers=max_layers, excluded=excluded, guided=guidance.remembers)
-    return _sized(made, closure)
+    return _sized(made if order == own_order else _in_order(made, closure, order, guidance), closure)
 
 
-def plan_pipeline(closure: Closure, steps: pipeline.Pipeline, *, exclude: Iterable[str] = ()) -> LayerPlan:
+def plan_pipeline(
+    closure: Closure,
+    steps: pipeline.Pipeline,
+    *,
+    exclude: Iterable[str] = (),
+    guidance: Guidance = Guidance(),  # noqa: B008  frozen
+    order: str | None = None,
+) -> LayerPlan:
     """Distribute a closure's nodes over layers as a pipeline says; how many there are is up to the pipeline.
 
     Args:
         closure: what to distribute.
         steps: the pipeline; :func:`fastlayers.read_pipeline` reads one.
         exclude: names of nodes to put into no layer, besides those that the pipeline excludes or removes itself.
+        guidance: what the order goes by besides.
+        order: one of :data:`ORDERS`, or None for the pipeline's own.
 
     Raises:
-        PlanError: the pipeline cannot be run; the message names the operation.
+        PlanError: the pipeline cannot be run (the message names the operation), or there is no such order.
     """
     layers = tuple(map(tuple, pipeline.split(closure, steps, frozenset(exclude))))
     placed = {path for layer in layers for path in layer}
     excluded = tuple(path for path in closure.paths if path not in placed)
-    return _sized(LayerPlan(layers, excluded=excluded), closure)
+    return _sized(_in_order(LayerPlan(layers, excluded=excluded), closure, order, guidance), closure)
+
+
+def _in_order(made: LayerPlan, closure: Closure, name: str | None, guidance: Guidance) -> LayerPlan:
+    """The plan with its layers put in an order; None leaves them as they are."""
+    if name is None:
+        return made
+    if name not in ORDERS:
+        raise PlanError(f"no order {name}; there are: {', '.join(ORDERS)}")
+    layers = ordering.order_layers(closure, made.layers, previous=guidance.previous, history=guidance.history)
+    guided = made.guided or guidance.remembers
+    return replace(made, layers=tuple(map(tuple, layers)), order=f"{name}/{ORDERS[name]}", guided=guided)
 
 
 def _in_closure(paths: Iterable[str], closure: Closure) -> tuple[str, ...]:
@@ -201,10 +235,14 @@ def _is_of_its_strategy(made: LayerPlan, closure: Closure) -> bool:
     name, _, version = (made.strategy or "").partition("/")
     if name not in STRATEGIES or version != str(STRATEGIES[name].version) or not made.layers:
         return False
+    put, _, put_version = (made.order or "").partition("/")
+    if put and put_version != str(ORDERS.get(put)):
+        return False
     if made.guided:
-        return STRATEGIES[name].guided
-    split, limit = STRATEGIES[name].split, made.max_layers or len(made.layers)
-    return tuple(map(tuple, split(closure, limit, frozenset(made.excluded), Guidance()))) == made.layers
+        return STRATEGIES[name].guided or bool(put)
+    limit = made.max_layers or len(made.layers)
+    again = plan_layers(closure, limit, name, exclude=made.excluded, order=put or None)
+    return (again.layers, again.order) == (made.layers, made.order)
 
 
 class _Layer(msgspec.Struct):
@@ -219,6 +257,7 @@ class _Plan(msgspec.Struct):
     max_layers: Annotated[int, msgspec.Meta(ge=1)] | None = None
     excluded: list[str] = []
     guided: bool = False
+    order: str | None = None
 
 
 def parse_plan(data: bytes) -> LayerPlan:
@@ -239,6 +278,7 @@ def parse_plan(data: bytes) -> LayerPlan:
                 parsed.max_layers,
                 tuple(parsed.excluded),
                 parsed.guided,
+                parsed.order,
             )
         else:
             made = LayerPlan(tuple(map(tuple, msgspec.json.decode(data, type=list[list[str]]))))
