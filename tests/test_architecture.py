@@ -51,6 +51,8 @@ LIGHT = [
     "digest",
     "disk",
     "compression",
+    "entries",
+    "clients",
     "nar",
     "layer",
     "outer",
