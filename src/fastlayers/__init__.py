@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # importing it from typing takes as long as the rest of -
 if TYPE_CHECKING:
     from .base import BaseImage, read_base
     from .build import BuildResult, BuiltLayer, build_image
+    from .clients import check_layer_count, layer_limit
     from .closure import Closure, unite
     from .compression import Codec
     from .customisation import Customisation, LinkedTree, named_store_paths, read_folder, read_tar
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "base": ("BaseImage", "read_base"),
     "build": ("BuildResult", "BuiltLayer", "build_image"),
+    "clients": ("check_layer_count", "layer_limit"),
     "closure": ("Closure", "unite"),
     "compression": ("Codec",),
     "customisation": ("Customisation", "LinkedTree", "named_store_paths", "read_folder", "read_tar"),
@@ -107,7 +109,9 @@ __all__ = [
     "Settings",
     "Verdict",
     "build_image",
+    "check_layer_count",
     "inspect_image",
+    "layer_limit",
     "make_layer",
     "named_store_paths",
     "order_by_popularity",
