@@ -182,6 +182,7 @@ def build_image(
             time=profile.mtime,
             excluded=frozenset(layer_plan.excluded),
         ),
+        asked=customisation.modes,
     )
     if custom:
         kinds.append(("customisation", ()))
