@@ -27,7 +27,7 @@ def tar_of(*entries: tuple[str, bytes | str | None]) -> bytes:
         for name, content in entries:
             info = tarfile.TarInfo(name)
             if content is None:
-                info.type = tarfile.DIRTYPE
+                info.type, info.mode = tarfile.DIRTYPE, 0o755
             elif isinstance(content, str):
                 info.type, info.linkname = tarfile.SYMTYPE, content
             else:

@@ -55,6 +55,8 @@ LIGHT = [
     "digest",
     "disk",
     "compression",
+    "entries",
+    "clients",
     "nar",
     "layer",
     "cache",

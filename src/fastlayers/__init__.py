@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .base import BaseImage, read_base
     from .build import BuildResult, BuiltLayer, LayerEvent, build_image
     from .cache import DigestCache
+    from .clients import check_layer_count, layer_limit
     from .closure import Closure, unite
     from .compression import Codec
     from .customisation import Customisation, LinkedTree, named_store_paths, read_folder, read_tar
@@ -45,6 +46,7 @@ _HOMES = {
     "base": ("BaseImage", "read_base"),
     "build": ("BuildResult", "BuiltLayer", "LayerEvent", "build_image"),
     "cache": ("DigestCache",),
+    "clients": ("check_layer_count", "layer_limit"),
     "closure": ("Closure", "unite"),
     "compression": ("Codec",),
     "customisation": ("Customisation", "LinkedTree", "named_store_paths", "read_folder", "read_tar"),
@@ -112,7 +114,9 @@ __all__ = [
     "Settings",
     "Verdict",
     "build_image",
+    "check_layer_count",
     "inspect_image",
+    "layer_limit",
     "make_layer",
     "named_store_paths",
     "order_by_popularity",

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -17,10 +18,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
+from .compression import codec_of
 from .digest import BLOCK
 from .errors import ImageError
 from .registry.access import RegistryAccess
-from .registry.platforms import default_architecture
+from .registry.platforms import choose_platform, default_architecture, platform_name
 from .registry.reference import Reference
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ __all__ = [
 ]
 
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
-_SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5\x2f\xfd": "+zstd"}  # by the first bytes
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ def read_base(
     Args:
         reference: the image.
         access: how a registry is reached.
-        architecture, variant: which image of several in a registry; by default this machine's.
+        architecture, variant: which image of several platforms; by default this machine's.
 
     Raises:
         ImageError: there is no such image, or it is not whole.
@@ -164,15 +166,16 @@ def read_base(
         RegistryError: the registry cannot be reached, or refuses.
     """
     transport, path, name = parse_reference(reference)
+    platform = (architecture or default_architecture(), variant)
     if transport == "docker":
-        return _read_registry(Reference.parse(path), access, architecture or default_architecture(), variant)
+        return _read_registry(Reference.parse(path), access, *platform)
     with _whole(path):
         if transport == "oci":
-            return _read_layout(StoredFolder(path), name or None)
+            return _read_layout(StoredFolder(path), name or None, *platform)
         archive = StoredArchive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
             return _read_docker(archive, name or None)
-        return _read_layout(archive, name or None)
+        return _read_layout(archive, name or None, *platform)
 
 
 def read_manifest(
@@ -190,18 +193,17 @@ def read_manifest(
         ImageError, ConfigError, RegistryError: as for :func:`read_base`.
     """
     transport, path, name = parse_reference(reference)
+    platform = (architecture or default_architecture(), variant)
     if transport == "docker":
-        _, manifest, config = _registry_manifest(
-            Reference.parse(path), access, architecture or default_architecture(), variant
-        )
+        _, manifest, config = _registry_manifest(Reference.parse(path), access, *platform)
         return manifest, config
     with _whole(path):
         if transport == "oci":
-            return _layout_manifest(StoredFolder(path), name or None)
+            return _layout_manifest(StoredFolder(path), name or None, *platform)
         archive = StoredArchive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
             return _docker_manifest(archive, name or None)
-        return _layout_manifest(archive, name or None)
+        return _layout_manifest(archive, name or None, *platform)
 
 
 @contextlib.contextmanager
@@ -317,7 +319,9 @@ def _read_docker(archive: StoredArchive, name: str | None) -> BaseImage:
         with archive.open(member) as file:
             suffix = _suffix(file.read(4))
         digest = diff_id  # a plain layer's digest; copying it checks it
-        if suffix:
+        if suffix and (named := _BLOB.fullmatch(os.path.normpath(member))):
+            digest = f"sha256:{named[1]}"  # an OCI layout too; copying it checks it
+        elif suffix:
             with archive.open(member) as file:
                 digest = "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
         layers.append(_blob(archive, member, digest, archive.size(member), diff_id, suffix))
@@ -337,7 +341,9 @@ def _docker_manifest(archive: StoredArchive, name: str | None) -> tuple[dict[str
     return {"config": {"digest": own, "size": len(data)}, "layers": layers}, config
 
 
-def _layout_manifest(layout: StoredFolder | StoredArchive, tag: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+def _layout_manifest(
+    layout: StoredFolder | StoredArchive, tag: str | None, architecture: str, variant: str | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     if not layout.has("index.json"):
         raise ImageError(f"{layout.path}: no index.json: not an OCI layout")
     manifests = _object(layout.read("index.json"), f"{layout.path}: index.json")["manifests"]
@@ -350,7 +356,11 @@ def _layout_manifest(layout: StoredFolder | StoredArchive, tag: str | None) -> t
         )
     manifest = _checked(layout, manifests[0]["digest"])
     if "manifests" in manifest:
-        raise ImageError(f"{layout.path}: {manifests[0]['digest']} is an index of several platforms: take one of them")
+        chosen = choose_platform(manifest["manifests"], architecture, variant)
+        if chosen is None:
+            wanted = platform_name({"architecture": architecture, "variant": variant})
+            raise ImageError(f"{layout.path}: {manifests[0]['digest']}: an index with nothing for {wanted}")
+        manifest = _checked(layout, chosen["digest"])
     config = _checked(layout, manifest["config"]["digest"])
     diff_ids = config["rootfs"]["diff_ids"]
     if len(diff_ids) != len(manifest["layers"]):
@@ -358,8 +368,10 @@ def _layout_manifest(layout: StoredFolder | StoredArchive, tag: str | None) -> t
     return manifest, config
 
 
-def _read_layout(layout: StoredFolder | StoredArchive, tag: str | None) -> BaseImage:
-    manifest, config = _layout_manifest(layout, tag)
+def _read_layout(
+    layout: StoredFolder | StoredArchive, tag: str | None, architecture: str, variant: str | None
+) -> BaseImage:
+    manifest, config = _layout_manifest(layout, tag, architecture, variant)
     layers = []
     for descriptor, diff_id in zip(manifest["layers"], config["rootfs"]["diff_ids"], strict=True):
         path = _blob_path(descriptor["digest"])
@@ -417,7 +429,8 @@ def _read_registry(reference: Reference, access: RegistryAccess, architecture: s
 
 
 def _suffix(start: bytes) -> str:
-    return next((suffix for magic, suffix in _SUFFIXES.items() if start.startswith(magic)), "")
+    codec = codec_of(start)
+    return "" if codec == "none" else f"+{codec}"
 
 
 def _blob_path(digest: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +24,10 @@ _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
 
 # A directory is a dict from names to nodes, a symlink its target, anything else None. What no name can be is about the
-# directory itself while a layer is read.
+# directory itself.
 _GONE = object()  # a whiteout: what is below has it no more
 _HIDES = ""  # nothing of the directory below is seen
-_OWN = "."  # it has an entry, and is not only above one
+_OWN = "."  # it has an entry, and is not only above one: mode, uid and gid
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,14 @@ class PlaceInBase:
         path: without symlinks.
         link, target: the first symlink on the way and what it says; both "" where there is none.
         file: what is on the way, or at its end, and no directory; "" where there is nothing of the kind.
+        own: mode, uid and gid of a directory that is there.
     """
 
     path: str
     link: str = ""
     target: str = ""
     file: str = ""
+    own: tuple[int, int, int] | None = None
 
 
 class BaseTree:
@@ -64,7 +66,7 @@ class BaseTree:
                     lower.pop(name, None)
                 elif not isinstance(node, dict):
                     lower[name] = node
-                elif name != _OWN:
+                else:
                     there = lower.get(name)
                     if isinstance(there, str) and _OWN not in node:  # entries below a symlink go where it leads
                         there = self._directory(f"{path}/{name}")
@@ -116,7 +118,8 @@ class BaseTree:
             nodes.append(node)
             if node is None:
                 file = "/" + "/".join(names)
-        return PlaceInBase("/" + "/".join(names), link, target, file), nodes[-1]
+        own = nodes[-1].get(_OWN) if isinstance(nodes[-1], dict) else None
+        return PlaceInBase("/" + "/".join(names), link, target, file, own), nodes[-1]
 
 
 def _layer_tree(entries: Iterable[Entry]) -> dict[str, Any]:
@@ -141,7 +144,7 @@ def _layer_tree(entries: Iterable[Entry]) -> dict[str, Any]:
         elif entry.kind == b"5":
             if not isinstance(there, dict):
                 there = node[name] = {_HIDES: True} if there is _GONE else {}
-            there[_OWN] = True
+            there[_OWN] = (entry.mode, entry.uid, entry.gid)
         elif entry.kind == b"2":
             node[name] = entry.target
         elif entry.kind == b"1":
@@ -183,9 +186,13 @@ def read_base_tree(base: BaseImage) -> BaseTree:
 
 
 def fit_on_base(
-    base: BaseImage | None, closure: Sequence[Sequence[Contents]], custom: Sequence[Contents]
+    base: BaseImage | None,
+    closure: Sequence[Sequence[Contents]],
+    custom: Sequence[Contents],
+    asked: Collection[str] = (),
 ) -> tuple[Contents, ...]:
-    """The customisation layer for this base: what is below a symlink of the base's goes where that leads.
+    """The customisation layer for this base: what is below a symlink of the base's goes where that leads, and its
+    directories stay as they are.
 
     The base is read only where something is not a store path, and not below ``/nix``. Layers of the closure are the
     same on every base: they are refused instead.
@@ -194,6 +201,7 @@ def fit_on_base(
         base: the base image, if any.
         closure: the contents of the closure's layers.
         custom: the contents of the customisation layer.
+        asked: directories in it whose mode somebody asked for.
 
     Raises:
         LayerError: a directory of the closure would replace a symlink of the base's; or one of the customisation
@@ -207,7 +215,9 @@ def fit_on_base(
     for layer in closure:
         for contents in layer:
             _check_directories(contents, tree)
-    return tuple(_written_through(one, tree) if isinstance(one, Generated) else _checked(one, tree) for one in custom)
+    return tuple(
+        _written_through(one, tree, asked) if isinstance(one, Generated) else _checked(one, tree) for one in custom
+    )
 
 
 def _is_below_nix(contents: Contents) -> bool:
@@ -265,7 +275,7 @@ def _checked(contents: Contents, tree: BaseTree) -> Contents:
     return contents
 
 
-def _written_through(contents: Generated, tree: BaseTree) -> Generated:
+def _written_through(contents: Generated, tree: BaseTree, asked: Collection[str]) -> Generated:
     """The entries at the places where they really are on the base."""
     places: dict[str, PlaceInBase] = {}
     moved: dict[str, GeneratedEntry] = {}
@@ -286,13 +296,24 @@ def _written_through(contents: Generated, tree: BaseTree) -> Generated:
             if not (made.is_directory and there == GeneratedEntry(path)):
                 raise LayerError(_twice(before[path], entry.path, path))
         moved[path], before[path] = made, entry.path
-    for path in moved:
+    for path in list(moved):
         parent = path.rpartition("/")[0]
         while parent:
-            if parent in moved and not moved[parent].is_directory:
+            before.setdefault(parent, parent)
+            if not moved.setdefault(parent, GeneratedEntry(parent)).is_directory:
                 raise LayerError(_twice(before[parent], before[path], parent))
             parent = parent.rpartition("/")[0]
-    return Generated(contents.owner, tuple(moved.values()))
+    entries = (entry if before[path] in asked else _as_it_is(entry, tree) for path, entry in moved.items())
+    return Generated(contents.owner, tuple(entries))
+
+
+def _as_it_is(entry: GeneratedEntry, tree: BaseTree) -> GeneratedEntry:
+    """A directory with nothing of its own, with the mode and the owner that it has in the base."""
+    place = tree.find(entry.path) if entry == GeneratedEntry(entry.path) else None
+    if place is None or place.own is None:
+        return entry
+    mode, uid, gid = place.own
+    return entry._replace(mode=mode, owner=(uid, gid))
 
 
 def _place(folder: str, contents: Generated, tree: BaseTree) -> PlaceInBase:

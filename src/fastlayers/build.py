@@ -228,7 +228,7 @@ def build_image(
         time=profile.mtime,
         excluded=frozenset(layer_plan.excluded),
     )
-    if custom := fit_on_base(base, contents, custom):
+    if custom := fit_on_base(base, contents, custom, asked=customisation.modes):
         kinds.append(("customisation", ()))
         contents.append(custom)
     recipes = _recipes(contents, profile, store_root, xattrs=xattrs)

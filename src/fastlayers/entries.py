@@ -18,6 +18,7 @@ __all__ = ["Entry", "plain_blocks", "read_entries"]
 _LARGEST_NAMES = 16 << 20  # bytes of one pax header; what is longer than any path is damage
 _HEADER_ONLY = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))  # links, devices, directories, pipes
 _GNU_SPARSE = b"S"
+_NUMBERS = frozenset((b"size", b"uid", b"gid"))  # pax records
 
 
 class Entry(NamedTuple):
@@ -27,11 +28,15 @@ class Entry(NamedTuple):
         path: absolute, without empty components and ".", but with ".." where the tar has it; "/" is the root.
         kind: the type in its header: ``b"5"`` is a directory, ``b"2"`` a symlink, ``b"1"`` a hard link.
         target: what a link leads to, as it is written.
+        mode, uid, gid: permissions and owner.
     """
 
     path: str
     kind: bytes
     target: str
+    mode: int
+    uid: int
+    gid: int
 
 
 def plain_blocks(blocks: Iterable[bytes | memoryview]) -> Iterator[bytes | memoryview]:
@@ -86,10 +91,12 @@ def read_entries(blocks: Iterable[bytes | memoryview]) -> Iterator[Entry]:
                 pass
         name = names.get("GNU.sparse.name") or names.get("path") or info.name
         target = names.get("linkpath") or info.linkname
-        if "size" in names:
-            size = int(names["size"])
+        size, uid, gid = (
+            int(names.get(key, said)) for key, said in (("size", size), ("uid", info.uid), ("gid", info.gid))
+        )
         names = {}
-        yield Entry("/" + "/".join(part for part in name.split("/") if part not in ("", ".")), kind, target)
+        path = "/" + "/".join(part for part in name.split("/") if part not in ("", "."))
+        yield Entry(path, kind, target, info.mode & 0o7777, uid, gid)
         if kind not in _HEADER_ONLY:
             tar.skip(size + -size % tarfile.BLOCKSIZE, name)
     if names:
@@ -110,7 +117,7 @@ def _names(kind: bytes, data: bytes, at: int) -> dict[str, str]:
         length, space, _ = data[position : position + 20].partition(b" ")
         end = position + int(length) if space and length.isdigit() else 0
         key, equals, value = data[position + len(length) + 1 : end - 1].partition(b"=")
-        if not equals or end > len(data) or data[end - 1 : end] != b"\n" or (key == b"size" and not value.isdigit()):
+        if not equals or end > len(data) or data[end - 1 : end] != b"\n" or (key in _NUMBERS and not value.isdigit()):
             raise ImageError(f"byte {at} of the tar: a pax header that is none")
         found[key.decode("utf-8", "surrogateescape")] = value.decode("utf-8", "surrogateescape")
         position = end

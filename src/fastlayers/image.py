@@ -261,17 +261,19 @@ def store_paths_in(value: object, store_dir: str) -> list[str]:
 def merge_config(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """An image's configuration over its base's, as ``docker build`` has it.
 
-    Variables, labels, volumes and ports are added (ours win), all else replaces; an entrypoint of ours drops the base's
-    command.
+    Variables, labels, volumes and ports are added (ours win), all else replaces; an entrypoint of ours, be it empty,
+    drops the base's command. What is null is not given.
     """
     merged = dict(base)
-    if own.get("Entrypoint"):
+    if own.get("Entrypoint") is not None:
         merged.pop("Cmd", None)
     for key, value in own.items():
+        if value is None:
+            continue
         if key == "Env":
-            merged[key] = merge_env(base.get("Env") or (), value or ())
+            merged[key] = merge_env(base.get("Env") or (), value)
         elif key in ("Labels", "Volumes", "ExposedPorts"):
-            merged[key] = {**(base.get(key) or {}), **(value or {})}
+            merged[key] = {**(base.get(key) or {}), **value}
         else:
             merged[key] = value
     return merged

@@ -158,6 +158,35 @@ def test_oci_layout_and_archive(tmp_path: Path, tag: str | None, compress: Any, 
             check(read_base(f"{transport}:{tmp_path}/{name}{wanted}"), compress, suffix)
 
 
+def test_layers_that_are_named_by_their_digest_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an archive that is an OCI layout too; they are checked when they are copied."""
+    stored = [squeeze(layer) for layer in LAYERS]
+    names = [f"blobs/sha256/{hashlib.sha256(data).hexdigest()}" for data in stored]
+    members = [member(name, data) for name, data in zip(names, stored, strict=True)]
+    more = [member("c.json", json.dumps(CONFIG).encode()), member("manifest.json", manifest(*names))]
+    (tmp_path / "base.tar").write_bytes(tar(*members, *more))
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", None)
+        base = read_base(f"docker-archive:{tmp_path}/base.tar")
+    check(base, squeeze, "+gzip")
+    (tmp_path / "base.tar").write_bytes(tar(member(names[0], stored[1]), members[1], *more))
+    with pytest.raises(ImageError, match=f"its bytes are not those of sha256:{names[0][13:]}"):
+        read_base(f"docker-archive:{tmp_path}/base.tar").layers[0].copy(lambda block: None)
+
+
+def test_a_layout_for_several_platforms(tmp_path: Path) -> None:
+    layout(tmp_path, [None])
+    (entry,) = json.loads((tmp_path / "index.json").read_text())["manifests"]
+    platform = {"os": "linux", "architecture": "arm64", "variant": "v8"}
+    inner = json.dumps({"manifests": [{**entry, "platform": platform}]}).encode()
+    digest = hashlib.sha256(inner).hexdigest()
+    (tmp_path / "blobs/sha256" / digest).write_bytes(inner)
+    (tmp_path / "index.json").write_text(json.dumps({"manifests": [{"digest": f"sha256:{digest}"}]}))
+    check(read_base(f"oci:{tmp_path}", architecture="arm64"))
+    with pytest.raises(ImageError, match=f"sha256:{digest}: an index with nothing for linux/riscv64"):
+        read_base(f"oci:{tmp_path}", architecture="riscv64")
+
+
 def test_several_images_need_a_tag(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     layout(tmp_path / "base", ["one", "two", None])

@@ -191,9 +191,33 @@ def fitted(folder: Path, *entries: GeneratedEntry, base: Layer = MERGED) -> list
 
 def test_what_is_below_a_symlink_goes_where_it_leads(tmp_path: Path) -> None:
     ours = [entry("/bin"), entry("/bin/app", target="/nix/store/x"), entry("/etc"), entry("/etc/me", data=b"me")]
-    assert fitted(tmp_path, *ours) == [
-        entry("/usr/bin"), entry("/usr/bin/app", target="/nix/store/x"), entry("/etc"), entry("/etc/me", data=b"me")
+    made = fitted(tmp_path, *ours)
+    assert made == [
+        entry("/usr/bin", owner=(0, 0)), entry("/usr/bin/app", target="/nix/store/x"), entry("/etc"),
+        entry("/etc/me", data=b"me"), entry("/usr", owner=(0, 0)),
     ]  # fmt: skip
+
+
+def test_directories_of_the_base_stay_as_they_are(tmp_path: Path) -> None:
+    """Where nobody asks for another mode or owner."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name, mode, owner in (("tmp", 0o1777, 0), ("home", 0o755, 0), ("home/me", 0o700, 3_000_000)):
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.uid, info.gid = tarfile.DIRTYPE, mode, owner, owner
+            tar.addfile(info)
+    StoredImage([out.getvalue(), tar_of(("tmp/x", b""))]).write(tmp_path / "base")
+    base = read_base(f"oci:{tmp_path}/base")
+    me = (3_000_000, 3_000_000)
+    ours = [entry("/tmp"), entry("/home"), entry("/home/me"), entry("/home/me/new"), entry("/home/you", owner=me)]
+    (part,) = fit_on_base(base, [], [Generated("c", tuple(ours))])
+    assert isinstance(part, Generated)
+    assert [(one.path, one.mode, one.owner) for one in part.entries] == [
+        ("/tmp", 0o1777, (0, 0)), ("/home", 0o755, (0, 0)), ("/home/me", 0o700, me), ("/home/me/new", 0o755, None),
+        ("/home/you", 0o755, me),
+    ]  # fmt: skip
+    (part,) = fit_on_base(base, [], [Generated("c", tuple(ours))], asked=["/tmp"])
+    assert isinstance(part, Generated) and part.entries[0] == entry("/tmp")
 
 
 def test_a_symlink_of_ours_replaces_one_of_the_base(tmp_path: Path) -> None:
@@ -204,10 +228,10 @@ def test_a_symlink_of_ours_replaces_one_of_the_base(tmp_path: Path) -> None:
 def test_directories_that_become_one(tmp_path: Path) -> None:
     own = entry("/usr/bin", mode=0o700)
     for both in ([entry("/bin"), own], [own, entry("/bin")]):
-        assert fitted(tmp_path, entry("/usr"), *both) == [entry("/usr"), own]
-    assert fitted(tmp_path, entry("/bin/x", data=b"1"), entry("/usr/bin/x", data=b"1")) == [
-        entry("/usr/bin/x", data=b"1")
-    ]
+        assert fitted(tmp_path, entry("/usr"), *both) == [entry("/usr", owner=(0, 0)), own]
+    same = entry("/usr/bin/x", data=b"1")
+    made = fitted(tmp_path, entry("/bin/x", data=b"1"), same)
+    assert [one for one in made if not one.is_directory] == [same]
 
 
 @pytest.mark.parametrize(

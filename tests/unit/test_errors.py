@@ -456,7 +456,7 @@ BASES = [
     Case("manifest with another digest", ON_LAYOUT, IMAGE, "base: ", at_layout(entry={"digest": "sha256:" + "0" * 64})),
     Case("manifest digest of a wrong type", ON_LAYOUT, IMAGE, "base: ", at_layout(entry={"digest": 5})),
     Case("manifest digest with another algorithm", ON_LAYOUT, IMAGE, "md5:1", at_layout(entry={"digest": "md5:1"})),
-    Case("index of platforms", ON_LAYOUT, IMAGE, "several platforms", at_layout(manifest={"manifests": []})),
+    Case("index of no platforms", ON_LAYOUT, IMAGE, "nothing for linux/", at_layout(manifest={"manifests": []})),
     Case("layer of another size", ON_LAYOUT, IMAGE, "not 1", at_layout(layer={"size": 1})),
     Case("layer that leads out of the layout", ON_LAYOUT, IMAGE, "not a digest",
          at_layout(layer={"digest": "sha256:../x"})),

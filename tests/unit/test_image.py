@@ -127,6 +127,8 @@ def test_an_entrypoint_drops_the_command_of_the_base() -> None:
     assert merge_config(base, {"Entrypoint": ["new"]}) == {"Entrypoint": ["new"]}
     assert merge_config(base, {"Entrypoint": ["new"], "Cmd": ["x"]}) == {"Entrypoint": ["new"], "Cmd": ["x"]}
     assert merge_config(base, {"Cmd": ["x"]}) == {"Entrypoint": ["old"], "Cmd": ["x"]}
+    assert merge_config(base, {"Entrypoint": []}) == {"Entrypoint": []}
+    assert merge_config(base, {"Entrypoint": None, "Cmd": None}) == base
 
 
 @pytest.mark.parametrize("whole", [False, True])

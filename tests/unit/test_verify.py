@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import signal
+import subprocess
+import sys
 import tarfile
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +17,7 @@ from typing import Any
 import pytest
 from backports import zstd
 
-from fake_registry import FakeRegistry, Reply
+from fake_registry import FakeRegistry, Reply, Seen
 from fastlayers import ImageError, PlanError, RegistryError, verify_image
 from fastlayers.cli import run
 from images import OCI, StoredImage, archive_of, digest_of, squeeze, tar_of
@@ -259,6 +263,41 @@ def test_indexes_in_indexes(tmp_path: Path) -> None:
         index.write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
+def test_what_is_no_image(tmp_path: Path) -> None:
+    """Attestations lie beside an image in an index; their blobs are no tars, and have digests nevertheless."""
+    GOOD.write(tmp_path / "image")
+    entries = json.loads((tmp_path / "image/index.json").read_text())["manifests"]
+    unknown = set_in("platform", {"os": "unknown", "architecture": "unknown"})
+    other = replace(GOOD, stored={0: b"{}", 1: b"[]"}, entry=unknown, tag="attestation")
+    other.write(tmp_path / "image")
+    entries += json.loads((tmp_path / "image/index.json").read_text())["manifests"]
+    (tmp_path / "image/index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": entries}))
+    (tmp_path / "image/manifest.json").unlink()
+    verdict = verify_image(f"oci:{tmp_path}/image")
+    assert (verdict.faults, verdict.images, verdict.layers, verdict.entries) == ((), 1, 4, 6)
+    (note,) = verdict.notes
+    assert note.startswith(f"manifest {entries[1]['digest']}: is not of an image")
+    (fault,) = verify_image(f"oci:{tmp_path}/image:attestation").faults
+    assert str(fault) == f"{tmp_path}/image: no image is there"
+    (tmp_path / "image/blobs/sha256" / digest_of(b"{}")[7:]).write_bytes(b"()")
+    (fault,) = verify_image(f"oci:{tmp_path}/image").faults
+    assert str(fault) == f"layer 1 ({digest_of(b'{}')}): its bytes are those of {digest_of(b'()')}"
+
+
+def test_foreign_layers(tmp_path: Path) -> None:
+    """They may be kept elsewhere."""
+
+    def change(document: dict[str, Any]) -> None:
+        document["layers"][0]["mediaType"] = f"{OCI}layer.nondistributable.v1.tar+gzip"
+        document["layers"][0]["urls"] = ["https://layers.example.org/1"]
+
+    replace(GOOD, manifest=change).write(tmp_path / "image")
+    assert not verify_image(f"oci:{tmp_path}/image").notes
+    (tmp_path / "image/blobs/sha256" / STORED[0][7:]).unlink()
+    verdict = verify_image(f"oci:{tmp_path}/image")
+    assert (verdict.faults, verdict.notes) == ((), (f"{L1}: not here, but at https://layers.example.org/1",))
+
+
 def docker_archive(folder: Path, change: Callable[[dict[str, Any], dict[str, bytes]], object], *, oci: bool) -> str:
     """A docker archive whose ``manifest.json`` and members are changed."""
     files = replace(GOOD, compress=bytes).files()
@@ -363,6 +402,28 @@ def test_a_registry_that_goes_away(registry: FakeRegistry) -> None:
     registry.interfere = lambda seen: Reply(500) if STORED[1] in seen.path and seen.method == "GET" else None
     with pytest.raises(RegistryError):
         verify_image(image)
+
+
+def test_an_interrupt_ends_it_while_the_registry_hangs(registry: FakeRegistry) -> None:
+    image = pushed(registry, GOOD)
+    asked, over = threading.Event(), threading.Event()
+
+    def interfere(seen: Seen) -> None:
+        if seen.method == "GET" and STORED[1] in seen.path:
+            asked.set()
+            over.wait(60)
+
+    registry.interfere = interfere
+    command = [sys.executable, "-m", "fastlayers", "verify", image]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        assert asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    finally:
+        over.set()
+        process.kill()
+    assert (process.returncode, out, err) == (130, "", "fastlayers: interrupted\n")
 
 
 def test_sparse_and_gnu_names(tmp_path: Path) -> None:

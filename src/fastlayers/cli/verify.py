@@ -6,7 +6,7 @@ import argparse
 
 from ..errors import ImageError
 from .inspect import IMAGES, add_image
-from .options import add_client, add_jobs, add_quiet
+from .options import add_client, add_quiet, positive
 from .parser import Parser, checked
 from .registry import add_access, read_access
 
@@ -31,7 +31,7 @@ Examples:
     add_image(parser)
     add_client(parser, "docker, podman or containerd: more layers than it takes are a fault. [default: a note]")
     parser.add_argument("--json", action="store_true", help="Print the verdict as JSON.")
-    add_jobs(parser)
+    parser.add_argument("--jobs", type=positive, metavar="N", help="Layers that are read at once. [default: all cores]")
     add_quiet(parser, "No progress, and nothing about a good image.")
     add_access(parser)
 

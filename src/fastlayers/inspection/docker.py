@@ -36,7 +36,7 @@ def verify_docker_image(store: LayoutStore, image: DockerImage, findings: Findin
         diff_id = None if diff_ids is None else diff_ids[number - 1]
         layers.append(FoundLayer(name, number, path, diff_id, ANY_CODEC))
         findings.blobs.setdefault(path, store.file(path, "", size))
-    findings.images.append(FoundImage(place, len(image.layers), tuple(layers)))
+    findings.images.append(FoundImage(place, True, len(image.layers), tuple(layers)))
 
 
 def compare_docker_image(image: DockerImage, findings: Findings, *, whole: bool) -> None:

@@ -10,11 +10,12 @@ from ..base import Blob
 from ..errors import ImageError
 from .documents import Manifest
 
-__all__ = ["ANY_CODEC", "Fault", "Findings", "FoundImage", "FoundLayer"]
+__all__ = ["ANY_CODEC", "NO_TAR", "Fault", "Findings", "FoundImage", "FoundLayer"]
 
 T = TypeVar("T")
 
 ANY_CODEC = "?"  # no media type tells a layer's codec
+NO_TAR = "-"  # it is a blob of something that is no image
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class FoundLayer:
         number: in the image, from 1.
         key: of its blob in :class:`Findings`.
         diff_id: what the config says; None where that cannot be told.
-        codec: what its media type says; :data:`ANY_CODEC` where none says it.
+        codec: what its media type says, :data:`ANY_CODEC` or :data:`NO_TAR`.
     """
 
     place: str
@@ -54,15 +55,17 @@ class FoundLayer:
 
 @dataclass(frozen=True, slots=True)
 class FoundImage:
-    """An image.
+    """An image, or what else a manifest may be of: an attestation, a signature, a chart.
 
     Attributes:
         place: its config, for faults.
+        is_image: whether it is one.
         count: how many layers it names.
         layers: those that can be read, bottom first.
     """
 
     place: str
+    is_image: bool
     count: int
     layers: tuple[FoundLayer, ...]
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..base import LAYER_TYPES
 from ..registry.platforms import platform_name
 from ..registry.repository import INDEXES, MANIFESTS
 from .documents import Config, Descriptor, Index, Manifest, parse
-from .findings import ANY_CODEC, Findings, FoundImage, FoundLayer
+from .findings import ANY_CODEC, NO_TAR, Findings, FoundImage, FoundLayer
 from .stores import Store
 
 __all__ = ["diff_ids_of", "verify_root"]
@@ -63,47 +65,61 @@ def _verify_manifest(store: Store, entry: Descriptor, findings: Findings) -> Non
     if manifest.media_type not in (None, entry.media_type):
         findings.add(place, f"is of the type {manifest.media_type}, but is listed as {entry.media_type}")
     described = manifest.config
-    if described.media_type not in _CONFIGS:  # a chart, a signature
-        findings.notes.append(f"{place}: not an image: its config is of the type {described.media_type}")
-        return
-    findings.manifests[described.digest] = manifest
     name = f"config {described.digest}"
     text = findings.attempt(name, lambda: store.document(described, manifest=False))
+    if described.media_type not in _CONFIGS or (entry.platform or {}).get("architecture") == "unknown":
+        findings.notes.append(f"{place}: is not of an image, but of what has a config {described.media_type}")
+        _add_image(store, manifest, None, findings, is_image=False)
+        return
+    findings.manifests[described.digest] = manifest
     config = None if text is None else findings.attempt(name, lambda: parse(text, Config, described.digest))
     if config is not None:
         _check_platform(entry, config, name, findings)
     diff_ids = None if config is None else diff_ids_of(config, len(manifest.layers), name, findings)
+    _add_image(store, manifest, diff_ids, findings, is_image=True)
+
+
+def _add_image(
+    store: Store, manifest: Manifest, diff_ids: Sequence[str] | None, findings: Findings, *, is_image: bool
+) -> None:
+    """Find the blobs of the layers."""
     layers = []
     for number, layer in enumerate(manifest.layers, 1):
-        codec = _codec_of_stored(store, layer, number, findings)
-        if codec is not None:
+        codec = _codec_of(layer, number, findings) if is_image else NO_TAR
+        if _is_there(store, layer, number, findings):
             diff_id = None if diff_ids is None else diff_ids[number - 1]
             layers.append(FoundLayer(_name(layer, number), number, layer.digest, diff_id, codec))
             findings.blobs.setdefault(layer.digest, store.blob(layer.digest, layer.size))
-    findings.images.append(FoundImage(name, len(manifest.layers), tuple(layers)))
+    place = f"config {manifest.config.digest}"
+    findings.images.append(FoundImage(place, is_image, len(manifest.layers), tuple(layers)))
 
 
 def _name(layer: Descriptor, number: int) -> str:
     return f"layer {number} ({layer.digest})"
 
 
-def _codec_of_stored(store: Store, layer: Descriptor, number: int, findings: Findings) -> str | None:
-    """The codec that a layer's media type says; None where its blob is not worth reading."""
-    place = _name(layer, number)
+def _codec_of(layer: Descriptor, number: int, findings: Findings) -> str:
+    """The codec that a layer's media type says."""
     suffix = LAYER_TYPES.get(layer.media_type, _ELSEWHERE.get(layer.media_type))
     if suffix is None:
-        findings.add(place, f"is of the type {layer.media_type}, which is no layer's")
+        findings.add(_name(layer, number), f"is of the type {layer.media_type}, which is no layer's")
+        return ANY_CODEC
+    return suffix.removeprefix("+") or "none"
+
+
+def _is_there(store: Store, layer: Descriptor, number: int, findings: Findings) -> bool:
+    """Whether a blob is worth reading."""
+    place = _name(layer, number)
     size = store.size(layer.digest)
-    if size is None:
-        if layer.media_type in _ELSEWHERE and layer.urls:
-            findings.notes.append(f"{place}: not here, but at {layer.urls[0]}")
-        else:
-            findings.add(place, "not there")
-        return None
-    if size not in (-1, layer.size):
+    if size is None and layer.media_type in _ELSEWHERE and layer.urls:
+        findings.notes.append(f"{place}: not here, but at {layer.urls[0]}")
+    elif size is None:
+        findings.add(place, "not there")
+    elif size not in (-1, layer.size):
         findings.add(place, f"{size} bytes, but the manifest says {layer.size}")
-        return None
-    return ANY_CODEC if suffix is None else suffix.removeprefix("+") or "none"
+    else:
+        return True
+    return False
 
 
 def diff_ids_of(config: Config, layers: int, place: str, findings: Findings) -> list[str] | None:

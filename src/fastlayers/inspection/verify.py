@@ -18,7 +18,7 @@ from ..registry.access import RegistryAccess
 from ..registry.upload import background
 from .docker import compare_docker_image, verify_docker_image
 from .documents import Descriptor, Manifest, parse
-from .findings import ANY_CODEC, Fault, Findings, FoundImage, FoundLayer
+from .findings import ANY_CODEC, NO_TAR, Fault, Findings, FoundImage, FoundLayer
 from .layers import LayerReport, examine_layer
 from .manifests import verify_root
 from .stores import LayoutStore, Store, errors_of, open_store
@@ -98,7 +98,10 @@ def verify_image(
     findings = Findings()
     with errors_of(store):
         _verify_documents(store, name, findings, docker=reference.startswith("docker-archive:"))
-    for image in findings.images:
+    images = [image for image in findings.images if image.is_image]
+    if not images and not findings.faults:
+        findings.add(store.name, "no image is there")
+    for image in images:
         _check_count(image.count, client, findings)
     reports = _examine(findings.blobs, jobs or available_cores(), progress)
     for image in findings.images:
@@ -107,7 +110,7 @@ def verify_image(
         reference,
         tuple(dict.fromkeys(findings.faults)),
         tuple(dict.fromkeys(findings.notes)),
-        len(findings.images),
+        len(images),
         len(reports),
         sum(report.entries for report in reports.values()),
         sum(report.size for report in reports.values()),
@@ -209,7 +212,7 @@ def _verify_layers(image: FoundImage, findings: Findings, reports: Mapping[str, 
     wrong: list[tuple[FoundLayer, str]] = []  # what the diff ID is
     for layer in image.layers:
         report = reports[layer.key]
-        if report.entries and first.setdefault(layer.key, layer.number) != layer.number:
+        if layer.codec != NO_TAR and report.entries and first.setdefault(layer.key, layer.number) != layer.number:
             findings.add(layer.place, f"the same as layer {first[layer.key]}")
         blob = findings.blobs[layer.key]
         if report.unreadable:
@@ -218,7 +221,7 @@ def _verify_layers(image: FoundImage, findings: Findings, reports: Mapping[str, 
             findings.add(layer.place, f"{report.size} bytes, but the manifest says {blob.size}")
         elif blob.digest and report.digest != blob.digest:
             findings.add(layer.place, f"its bytes are those of {report.digest}")
-        else:
+        elif layer.codec != NO_TAR:
             if layer.codec not in (ANY_CODEC, report.codec):
                 findings.add(layer.place, f"its media type says {layer.codec}, its bytes {report.codec}")
             for fault in report.faults:
