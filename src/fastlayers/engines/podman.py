@@ -37,7 +37,7 @@ class Podman:
 
     def load(self) -> ProgramLoad:
         """Begin ``podman load``."""
-        return ProgramLoad(self._program, "load")
+        return ProgramLoad(self._program, "load", "--quiet")
 
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """Nothing: what podman names is whole."""
