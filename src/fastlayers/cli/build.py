@@ -52,7 +52,7 @@ Destinations (several are fine):
   oci-archive:FILE[:TAG]           the same archive, named as OCI names it
   oci:DIR[:TAG]                    an OCI layout
   docker://HOST[:PORT]/REPO[:TAG]  a registry
-  docker-daemon:NAME[:TAG]         the engine of DOCKER_HOST, or docker's usual one
+  docker-daemon:NAME[:TAG]         docker's engine, at DOCKER_HOST
   podman:NAME[:TAG]                podman load, without what podman has
   containerd:NAME[:TAG]            ctr or nerdctl, for k3s and kind too
 FILE may be -, standard output. An engine gets only the layers that it lacks.
