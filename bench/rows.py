@@ -331,7 +331,7 @@ def compression(bench: Bench) -> Iterator[Row]:
 
 
 def loads(bench: Bench) -> Iterator[Row]:
-    """One small store path more in a last layer, loaded into engines that have all below, beside the whole archive in a pipe.
+    """One small store path more in a last layer, loaded into engines that have the rest; beside the whole in a pipe.
 
     The engines are those that DOCKER_HOST and PATH name; they keep nothing of it.
     """
