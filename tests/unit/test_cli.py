@@ -150,6 +150,7 @@ def completions(typed: str) -> list[str]:
             "fastlayers build --to ",
             {"docker-archive:", "oci:", "oci-archive:", "docker://", "docker-daemon:", "podman:", "containerd:"},
         ),
+        ("fastlayers build --to oci:x --from docker", {"docker-archive:", "docker://"}),
         ("fastlayers index --to ", {"docker://"}),
         ("fastlayers index --tls-verify ", {"true", "false"}),
         ("fastlayers build --to oci:x --from oci", {"oci:", "oci-archive:"}),

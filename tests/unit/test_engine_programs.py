@@ -97,7 +97,7 @@ def test_podman_that_has_lost_a_layer_gets_all(store: Path, program: Callable[[s
     assert [layers_in(store / f"archive-{i}", made) for i in (1, 2)] == [[BASE, APP], [BASE, LIB, APP]]
     assert made.notes == (
         "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
-        "podman load: Error: no such layer",
+        "podman load --quiet: Error: no such layer",
     )
     assert made.sent == sum((store / f"archive-{i}").stat().st_size for i in (1, 2))
 
@@ -112,10 +112,10 @@ def test_podman_that_stops_to_read(known: bool, store: Path, program: Callable[[
     program("podman", _PODMAN.replace("load)", "load) [ -e refused ] || { touch refused; echo no >&2; exit 1; }") % "")
     if known:
         made = load(store, "podman:app:1")
-        assert "podman load: no" in made.notes[0]
+        assert "podman load --quiet: no" in made.notes[0]
         assert layers_in(store / "archive-0", made) == [BASE, LIB, APP]
     else:
-        with pytest.raises(DestinationError, match=r"^podman load: no$"):
+        with pytest.raises(DestinationError, match=r"^podman load --quiet: no$"):
             load(store, "podman:app:1")
         assert not (store / "archive-0").exists()
 
@@ -124,7 +124,7 @@ def test_podman_that_is_killed_ends_the_build(store: Path, program: Callable[[st
     program("podman", _PODMAN % "kill -9 $$")
     first = load(store, "docker-archive:" + str(store / "first.tar"))
     know(store, first.layers[0].descriptor.diff_id)
-    with pytest.raises(DestinationError, match=r"^podman load: ended by SIGKILL$"):
+    with pytest.raises(DestinationError, match=r"^podman load --quiet: ended by SIGKILL$"):
         load(store, "podman:app:1")
     assert not (store / "archive-1").exists()
 
@@ -147,7 +147,7 @@ def test_what_podman_says_is_cut_to_one_line(store: Path, program: Callable[[str
     tried = ["Error: payload does not match any:", " * oci: not a directory", " * oci-archive: layer %s: no space left"]
     (store / "said").write_text("\n".join([*tried, " * dir: not a directory\n"]) % ("x" * 1000))
     program("podman", _PODMAN % "cat said; exit 125")
-    with pytest.raises(DestinationError, match=r"^podman load: layer xx+ \.\.\. xx+: no space left$") as caught:
+    with pytest.raises(DestinationError, match=r"^podman load --quiet: layer xx+ \.\.\. xx+: no space left$") as caught:
         load(store, "podman:app")
     assert len(one_line(caught)) < 450
 

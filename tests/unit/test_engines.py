@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -210,6 +215,37 @@ def test_an_engine_that_dies_ends_the_build(when: str, store: Path, engine: Fake
         load(store, "app:2")
     one_line(caught)
     assert list(engine.names) == ["app:1"] and sum(path == "/images/load" for _, path in engine.seen) == 2
+
+
+@pytest.mark.parametrize("size", [0, 16 << 20])
+def test_a_signal_ends_a_build_while_the_engine_hangs(size: int, store: Path, engine: FakeEngine) -> None:
+    """While it does not answer, and while it does not read; what it gets in the end is no archive."""
+    write_file(store / "root" / LIB[1:] / "large", bytes(size))
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        go_on.wait(60)
+
+    if size:
+        engine.before_load = hang
+    else:
+        engine.after_load = hang  # type: ignore[assignment]
+    command = [sys.executable, "-m", "fastlayers", "build", store / "graph.json", "--store-root", store / "root"]
+    try:
+        with subprocess.Popen(
+            [*command, "--to", "docker-daemon:app:1", "--quiet"], stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert begun.wait(60)
+            if size:
+                time.sleep(0.5)  # until all pipes are full
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert process.stderr is not None and process.stderr.read() == "fastlayers: interrupted\n"
+    finally:
+        go_on.set()
+    if size:
+        assert engine.names == {}
 
 
 @only_containerd

@@ -56,7 +56,7 @@ class Destination(Protocol):
     def has(self, layer: LayerDescriptor) -> bool:
         """Whether a layer whose digest is known is there, so that it need not be made: then it is only added.
 
-        Asked after :meth:`begin`, and answered without asking anybody else.
+        Asked after :meth:`begin`, and answered without asking anybody else. Who is wrong about it makes the layer.
         """
 
     def add(self, index: int, layer: LayerDescriptor) -> None:

@@ -39,7 +39,7 @@ class Podman:
 
     def load(self) -> ProgramLoad:
         """Begin ``podman load``, which ends with status 0 when it is terminated."""
-        return ProgramLoad(self._program, "load", says="Loaded image")
+        return ProgramLoad(self._program, "load", "--quiet", says="Loaded image")
 
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """Nothing: what podman names is whole."""
