@@ -311,15 +311,16 @@ def daemon(store: Store, built: dict[str, str]) -> Iterator[None]:
             server.terminate()
 
 
+@pytest.mark.parametrize("remote", ["daemon", ""])
 def test_the_daemon_is_asked_where_the_database_may_not_be_read(
-    store: Store, built: dict[str, str], daemon: None, monkeypatch: pytest.MonkeyPatch
+    store: Store, built: dict[str, str], daemon: None, monkeypatch: pytest.MonkeyPatch, remote: str
 ) -> None:
     expected = read_closure(f"nix:{built['app']}")
     store.database.chmod(0o600)
     store.database.parent.chmod(0o700)
     for name in ("NIX_CONF_DIR", "HOME"):
         monkeypatch.setenv(name, store.environment[name])
-    monkeypatch.setenv("NIX_REMOTE", "daemon")
+    monkeypatch.setenv("NIX_REMOTE", remote)
     with nobody():
         same_closure(read_closure(f"nix:{built['app']}"), expected)
         hashes = nix_store.nar_hashes([built["app"]])
