@@ -362,6 +362,7 @@ let
       nativeBuildInputs = method.tools;
     } "set -o pipefail; ${stream} | ${method.command} > $out"
   );
+
   # An OCI layout: each layer compressed by itself, so that a registry can be sent the ones that it does not have.
   buildImageLayout = lib.makeOverridable (
     {

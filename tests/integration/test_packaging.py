@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -57,3 +59,16 @@ def test_the_wheel_works_in_an_environment_of_its_own(environment: Path, tmp_pat
     assert call(program, "--version", cwd=tmp_path).startswith("fastlayers ")
     assert call(program, "popularity", graph, cwd=tmp_path).split() == [f"/nix/store/{b}-b", f"/nix/store/{a}-a"]
     assert subprocess.run([program, "plan"], check=False, capture_output=True, cwd=tmp_path).returncode == 2
+
+
+def test_the_package_for_nix_has_the_requirements_of_the_project() -> None:
+    project = Path(__file__).parents[2]
+    requirements = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
+    found = re.search(
+        r"\n  dependencies = \[(.*?)\]\n  \+\+ lib\.optional \(pythonOlder \"3\.14\"\) (.*?);",
+        (project / "nix/package.nix").read_text(),
+        re.S,
+    )
+    assert found
+    names = {re.split("[^A-Za-z0-9.-]", text)[0].replace(".", "-") for text in requirements}
+    assert sorted([*found[1].split(), found[2]]) == sorted(names)

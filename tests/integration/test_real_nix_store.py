@@ -17,6 +17,7 @@ import pytest
 from closures import same_closure
 from fastlayers import LayerRecipe, read_closure
 from fastlayers.contents import Tree
+from fastlayers.errors import ClosureError
 from fastlayers.layer import measure
 from fastlayers.nar import nar_hash
 from fastlayers.sources import nix_database, nix_store
@@ -310,19 +311,33 @@ def daemon(store: Store, built: dict[str, str]) -> Iterator[None]:
             server.terminate()
 
 
+@pytest.mark.parametrize("remote", ["daemon", ""])
 def test_the_daemon_is_asked_where_the_database_may_not_be_read(
-    store: Store, built: dict[str, str], daemon: None, monkeypatch: pytest.MonkeyPatch
+    store: Store, built: dict[str, str], daemon: None, monkeypatch: pytest.MonkeyPatch, remote: str
 ) -> None:
     expected = read_closure(f"nix:{built['app']}")
     store.database.chmod(0o600)
     store.database.parent.chmod(0o700)
     for name in ("NIX_CONF_DIR", "HOME"):
         monkeypatch.setenv(name, store.environment[name])
-    monkeypatch.setenv("NIX_REMOTE", "daemon")
+    monkeypatch.setenv("NIX_REMOTE", remote)
     with nobody():
         same_closure(read_closure(f"nix:{built['app']}"), expected)
         hashes = nix_store.nar_hashes([built["app"]])
     assert hashes == [expected.nar_hashes[expected.index(built["app"])]]
+
+
+def test_nix_makes_no_store_where_there_is_none(
+    store: Store, built: dict[str, str], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nix itself, as a user who may, would make a database: it is not asked, but its daemon, which is not there."""
+    for name in ("NIX_CONF_DIR", "HOME"):
+        monkeypatch.setenv(name, store.environment[name])
+    monkeypatch.delenv("NIX_REMOTE", raising=False)
+    monkeypatch.setenv("NIX_STATE_DIR", f"{folder}/none")
+    with pytest.raises(ClosureError, match=rf"^nix-store: .*connect.* \({folder}/none/db/schema: No such file"):
+        read_closure(f"nix:{built['app']}")
+    assert not (folder / "none").exists()
 
 
 def test_three_ways_to_one_image(git_closure: NixClosure, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files of the user's own: what is taken from a folder and from a tar archive, and what is refused."""
 
+import errno
 import io
 import os
 import socket
@@ -141,6 +142,20 @@ def test_extended_attributes_of_a_folder(tmp_path: Path) -> None:
     made = by_path(read_folder(tmp_path / "top", xattrs=True))
     assert made["/d/x"].xattrs == (("user.empty", b""), ("user.note", b"a\0\xff\n="))
     assert made["/d"].xattrs == (("user.folder", b"yes"),)
+
+
+def test_a_file_system_without_extended_attributes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_file(tmp_path / "top/x")
+
+    def listxattr(path: str, *, follow_symlinks: bool) -> list[str]:
+        raise OSError(refused, os.strerror(refused), path)
+
+    monkeypatch.setattr(os, "listxattr", listxattr)
+    refused = errno.ENOTSUP
+    assert read_folder(tmp_path / "top", xattrs=True) == read_folder(tmp_path / "top")
+    refused = errno.EIO
+    with pytest.raises(ConfigError, match="top/x: Input/output error"):
+        read_folder(tmp_path / "top", xattrs=True)
 
 
 # --- tar archives -----------------------------------------------------------------------------------------------------

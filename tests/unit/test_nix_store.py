@@ -1,6 +1,7 @@
 """Closures out of a Nix store's database: what is read, in which states of the database, and as whom."""
 
 import os
+import re
 import shutil
 import sqlite3
 import sys
@@ -591,7 +592,19 @@ def test_the_machine_s_own_store_is_asked_without_a_database(
     )
     write_file(program / "dump.new", moved(by_variables, (program / "dump").read_text())).rename(program / "dump")
     assert len(read_closure(f"nix:{moved(by_variables, APP)}")) == 3
+    assert (program / "asked").read_text().splitlines()[:3] == ["--store", "daemon", "--query"]
+    monkeypatch.setenv("NIX_REMOTE", "unix:///elsewhere")
+    (program / "asked").unlink()
+    assert len(read_closure(f"nix:{moved(by_variables, APP)}")) == 3
     assert (program / "asked").read_text().splitlines()[0] == "--query"
+
+
+def test_sizes_that_nix_store_does_not_know(root: Path, program: Path) -> None:
+    newer(database_of(root))
+    text = (program / "dump").read_text()
+    (program / "dump").chmod(0o644)
+    (program / "dump").write_text(re.sub(r"^\d{2,}$", "0", text, flags=re.MULTILINE))
+    assert set(read(root).nar_sizes.tolist()) == {-1}
 
 
 def test_nix_store_makes_no_database_below_a_root(tmp_path: Path, program: Path) -> None:

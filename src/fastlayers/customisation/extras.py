@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import posixpath
 import stat
@@ -61,7 +62,13 @@ def _walk(folder: str, below: str, xattrs: bool) -> Iterator[GeneratedEntry]:
 def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
     if not hasattr(os, "listxattr"):
         raise ConfigError(f"{path}: extended attributes cannot be read on this system")
-    names = sorted(filter(_core.keeps_xattr, os.listxattr(path, follow_symlinks=False)))
+    try:
+        found = os.listxattr(path, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:  # a file system without them
+            return ()
+        raise
+    names = sorted(filter(_core.keeps_xattr, found))
     if any("=" in name for name in names):
         raise LayerError(f"{path}: an extended attribute whose name has = in it cannot go into a layer")
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)

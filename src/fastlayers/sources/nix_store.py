@@ -140,7 +140,7 @@ class _Program:
         return Closure(
             [node.path for node in nodes],
             [node.references for node in nodes],
-            nar_sizes=[node.nar_size for node in nodes],
+            nar_sizes=[node.nar_size or None for node in nodes],
             nar_hashes=[node.nar_hash for node in nodes],
         )
 
@@ -167,12 +167,15 @@ class _Program:
         if program is None:
             raise ClosureError(f"{self.reason}; and there is no nix-store to ask instead")
         store = []
+        absent = not os.path.exists(os.path.join(_database(self.store_root), "db.sqlite"))
         if self.store_root:
             # A store of its own has no daemon, and Nix would make a database where there is none.
-            if not os.path.exists(os.path.join(_database(self.store_root), "db.sqlite")):
+            if absent:
                 raise ClosureError(self.reason)
             root, real, state = (quote(self.store_root + folder) for folder in ("", store_dir(), state_dir()))
             store = ["--store", f"local?root={root}&real={real}&state={state}"]
+        elif absent and os.environ.get("NIX_REMOTE", "") in ("", "auto", "local"):
+            store = ["--store", "daemon"]  # for the same reason
         done = subprocess.run(
             [program, *store, *arguments],
             check=False,
