@@ -61,7 +61,7 @@ def test_an_import_whose_engine_is_gone_is_ended(tmp_path: Path, monkeypatch: py
 
 def test_a_podman_that_is_terminated_has_loaded_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(tmp_path / "bin", "podman", _PODMAN, monkeypatch)
-    with pytest.raises(DestinationError, match=r"^podman load: ended before it had loaded the image$"):
+    with pytest.raises(DestinationError, match=r"^podman load --quiet: ended before it had loaded the image$"):
         load(tmp_path, "podman:app:1")
 
 
@@ -75,6 +75,6 @@ def test_a_full_disk_is_told_and_not_answered_by_sending_all(tmp_path: Path, mon
     root = str(tmp_path / "root")
     made = build_image(closure, [parse_destination(f"oci:{tmp_path}/oci:1")], store_root=root, jobs=1)
     (tmp_path / "held").write_text(json.dumps([layer.descriptor.diff_id for layer in made.layers]) + "\n")
-    with pytest.raises(DestinationError, match=r"^podman load: .*no space left on device$"):
+    with pytest.raises(DestinationError, match=r"^podman load --quiet: .*no space left on device$"):
         build_image(closure, [parse_destination("podman:app:1")], store_root=root, jobs=1)
     assert (tmp_path / "loads").read_text() == "\n"
