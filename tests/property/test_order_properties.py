@@ -113,7 +113,7 @@ def test_objective_of_layers(seed: int) -> None:
         | {len(names) + k for path in layer for k in range(history.updates) if history.changed[path] >> k & 1}
         for layer in layers
     ]
-    weights = dict.fromkeys(range(len(names)), 1) | {len(names) + k: 10 for k in range(history.updates)}
+    weights = dict.fromkeys(range(len(names)), 1) | {len(names) + k: 8 for k in range(history.updates)}
     bytes_of = [sum(sizes[int(path.partition("-p")[2].partition("-")[0])] for path in layer) for layer in layers]
     made = order_layers(closure, layers, history=history)
     found = cost([layers.index(layer) for layer in made], bytes_of, events, weights)

@@ -285,6 +285,7 @@ def test_plan(folder: Path) -> None:
         "strategy": "expected-cost/1",
         "max_layers": 2,
         "guided": False,
+        "order": None,
         "excluded": [],
         "layers": [{"size": 456 + 520, "paths": [BASE, LIB]}, {"size": 816, "paths": [APP]}],
     }
@@ -300,6 +301,11 @@ def test_plan_by_strategy_and_by_pipeline(folder: Path) -> None:
 
     assert layers("--strategy", "auto", "--max-layers", "2") == [[BASE, LIB], [APP]]
     assert layers("--pipeline", json.dumps(PIPELINE)) == [[APP], [LIB, BASE]]
+    assert layers("--pipeline", json.dumps(PIPELINE), "--order", "stable") == [[LIB, BASE], [APP]]
+    assert layers("--pipeline", json.dumps(PIPELINE), "--order", "as-planned") == [[APP], [LIB, BASE]]
+    write_json(folder / "before.json", [[APP], [LIB, BASE]])
+    ordered = ["--pipeline", json.dumps(PIPELINE), "--order", "stable", "--previous", "before.json"]
+    assert layers(*ordered) == [[APP], [LIB, BASE]]
     assert layers("--pipeline", "[]") == [[BASE, LIB, APP]]
     write_json(folder / "attrs.json", {"graph": [], "pipeline": PIPELINE, "exclude_paths": [LIB]})
     assert layers("--pipeline", "attrs.json") == [[APP], [BASE]]
@@ -316,6 +322,7 @@ def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
 
     assert layers("--strategy", "auto", "--max-layers", "3") == [[BASE, LIB], [APP]]
     assert layers("--pipeline", json.dumps(PIPELINE), "--exclude", LIB) == [[APP], [BASE]]
+    assert layers("--pipeline", json.dumps(PIPELINE), "--order", "stable") == [[LIB, BASE], [APP]]
     write_json(folder / "layers.json", [[BASE], [APP]])
     assert layers("--plan", "layers.json", "--exclude", LIB) == [[BASE], [APP]]
     assert layers("--exclude", LIB) == [[BASE], [APP]]
@@ -331,6 +338,8 @@ def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
             "--pipeline and --max-layers exclude each",
         ),
         ([*BUILD, "--to", "oci:x", "--pipeline", "[]", "--plan", "p"], 2, "--plan and --pipeline exclude each other"),
+        ([*BUILD, "--to", "oci:x", "--plan", "p", "--order", "stable"], 2, "--plan and --order exclude each other"),
+        (["plan", "graph.json", "--order", "other"], 2, "--order: invalid choice: 'other'"),
         (["plan", "graph.json", "--pipeline", "absent"], 4, "absent: No such file or directory"),
         (["plan", "graph.json", "--pipeline", ""], 4, "pipeline: not valid: Input data was truncated"),
         (["plan", "graph.json", "--pipeline", '[["flatten"]]'], 4, "pipeline[0]: flatten takes a list or parts"),

@@ -7,7 +7,7 @@ that has changed upward. So an order costs
 
 An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path
 changes when it, or anything that it refers to, is released anew, and what has one version is released together more
-often than not. An update of the past in which it changed is one more event, of ten times the weight.
+often than not. An update of the past in which it changed is one more event, of eight times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
@@ -34,7 +34,7 @@ __all__ = ["VERSION", "order_layers"]
 
 VERSION = 1
 
-_PAST, _LIKELY = 10, 1  # weights of an update of the past, and of a version below
+_PAST, _LIKELY = 8, 1  # weights of an update of the past, and of a version below, as of expected-cost
 _HORIZON = 8  # updates within which it has to pay to send more now
 _UPDATES = 512  # of the past that are looked at, the newest
 _CUTS = 4  # places below the first layer that is gone, from which a new order is tried
