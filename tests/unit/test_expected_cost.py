@@ -202,7 +202,7 @@ def test_many_paths() -> None:
 @pytest.mark.parametrize(
     ("arguments", "digest"),
     [
-        (["nixos-minimal-23.11.json.gz"], "707bdeec3b693932aca209161a95a3b39fd40b5816819233523873cd5449dc7d"),
+        (["nixos-minimal-23.11.json.gz"], "ab5137e3c841d4ae74c037ee8a7381bf776981d043116a61dce38bcbabb7c28a"),
         (["nixpkgs-2025-09.npz", "--sample", "3"], "369bc77da78a8cad50f8efd1b98ace5165fe40885947f23924e6b4e9234e1049"),
     ],
 )

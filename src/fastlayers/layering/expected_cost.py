@@ -33,7 +33,7 @@ from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
 from .guidance import Guidance
-from .history import ChangeHistory
+from .history import ChangeHistory, package_version
 from .order import order_layers
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ _EVENTS = 4096  # more versions than that share a bit with neighbours in the alp
 _PASSES = 8
 _SUM = 1 << 62  # the kernel's sums stay below it
 
-_VERSION_OF_NAME = re.compile(r"-(\d.*)$")
 _HASH = re.compile(r"^[^-]*/[0-9a-z]{32}-")
 
 
@@ -143,7 +142,7 @@ def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) ->
 
 def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
     """A bit for each version that a node or anything below it has; and how many bits there are."""
-    own = [_version(path) for path in closure.paths]
+    own = [package_version(path) for path in closure.paths]
     names = sorted(set(own))
     events = min(len(names), _EVENTS)
     number = {name: k * events // len(names) for k, name in enumerate(names)}
@@ -159,13 +158,6 @@ def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
         _core.spread(closure.indptr, closure.indices, order, part, up=True)
         sets[:, first : first + block] = part
     return sets, events
-
-
-def _version(path: str) -> str:
-    """What follows the name: "3.0.2-dev" of "openssl-3.0.2-dev"; the whole name where it has no version."""
-    name = _HASH.sub("", path)
-    found = _VERSION_OF_NAME.search(name)
-    return found.group(1) if found else name
 
 
 def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np.int64]]:
