@@ -301,6 +301,16 @@ def test_a_whiteout(tmp_path: Path) -> None:
         measure(LayerRecipe((read_tar(file),)))
 
 
+def test_a_symlink_to_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as nix-build's result."""
+    write_tar(tmp_path / "x.tar", (member("x"), b"bytes"))
+    (tmp_path / "result").symlink_to("x.tar")
+    monkeypatch.chdir(tmp_path)
+    made = read_tar("result")
+    monkeypatch.chdir("/")
+    assert unpacked(made)["/x"][1] == b"bytes"
+
+
 def test_a_tar_that_changes_after_it_was_measured(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "x.tar", (member("x"), b"x" * 600), (member("y"), b""))
     layer = measure(LayerRecipe((read_tar(file),)))

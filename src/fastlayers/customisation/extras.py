@@ -89,14 +89,14 @@ def read_tar(file: str | os.PathLike[str], *, xattrs: bool = False) -> Generated
         ConfigError: it cannot be read, is no plain tar archive, or is damaged.
         LayerError: an entry is one that the image cannot have: outside the root, a device, a pipe, a sparse file.
     """
-    name, path = os.fspath(file), os.path.abspath(file)
+    name = os.fspath(file)
     entries: dict[str, GeneratedEntry] = {}
     try:
         with (
-            open(path, "rb") as archive,
+            open(file, "rb") as archive,
             tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape") as tar,
         ):
-            whole = FilePart(path, seen=file_state(archive.fileno()))
+            whole = FilePart(os.path.realpath(file), seen=file_state(archive.fileno()))
             for member in tar:
                 if (entry := _entry(name, whole, member, entries, xattrs)) is not None:
                     entries[entry.path] = entry
