@@ -6,11 +6,12 @@ only while it is made, so nobody ever holds the entries of a whole closure.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
-__all__ = ["Contents", "FileList", "FilePart", "Generated", "GeneratedEntry", "Merged", "Tree"]
+__all__ = ["Contents", "FileList", "FilePart", "Generated", "GeneratedEntry", "Merged", "Tree", "file_state"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +46,22 @@ class FileList(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FilePart:
-    """Bytes on disk: ``size`` of them from ``offset`` on in ``file``, or all of its bytes where ``size`` is None."""
+    """Bytes on disk: ``size`` of them from ``offset`` on in ``file``, or all of its bytes where ``size`` is None.
+
+    Attributes:
+        seen: what :func:`file_state` told of the file when the part was found in it; None where nothing was looked for.
+    """
 
     file: str
     offset: int = 0
     size: int | None = None
+    seen: tuple[int, int, int] | None = None
+
+
+def file_state(file: str | int) -> tuple[int, int, int]:
+    """Inode, size and mtime, in nanoseconds, of a file or of what is open as a descriptor."""
+    status = os.stat(file)
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class GeneratedEntry(NamedTuple):  # of which an image may have 100,000

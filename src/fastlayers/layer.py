@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from . import _core
 from .compression import Codec
-from .contents import Contents, FileList, FilePart, Generated, GeneratedEntry, Tree
+from .contents import Contents, FileList, FilePart, Generated, GeneratedEntry, Tree, file_state
 from .digest import pass_on, pump
 from .disk import FileOutput
 from .errors import DestinationError, LayerError
@@ -389,6 +389,7 @@ def _add_generated(layer: _core.TarLayer, entry: GeneratedEntry) -> None:
     path, data, owner, xattrs = entry.path, entry.data, entry.owner, entry.xattrs
     if isinstance(data, FilePart):
         size = -1 if data.size is None else data.size
+        _check_seen(data)
         layer.add_part(path, data.file, data.offset, size, entry.mode, owner=owner, xattrs=xattrs)
     elif data is not None:
         layer.add_file(path, data, entry.mode, owner=owner, xattrs=xattrs)
@@ -396,6 +397,16 @@ def _add_generated(layer: _core.TarLayer, entry: GeneratedEntry) -> None:
         layer.add_symlink(path, entry.target, owner=owner, xattrs=xattrs)
     else:
         layer.add_directory(path, entry.mode, owner=owner, xattrs=xattrs)
+
+
+def _check_seen(part: FilePart) -> None:
+    """An archive that was written anew since it was read has other bytes where this part was."""
+    try:
+        changed = part.seen is not None and file_state(part.file) != part.seen
+    except OSError as error:
+        raise LayerError(f"{part.file}: {error.strerror}") from None
+    if changed:
+        raise LayerError(f"{part.file}: changed since its entries were read")
 
 
 def _is_directory(path: str) -> bool:

@@ -301,16 +301,44 @@ def test_a_whiteout(tmp_path: Path) -> None:
         measure(LayerRecipe((read_tar(file),)))
 
 
-def test_a_tar_that_shrinks_or_changes(tmp_path: Path) -> None:
+def test_a_symlink_to_a_tar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as nix-build's result."""
+    write_tar(tmp_path / "x.tar", (member("x"), b"bytes"))
+    (tmp_path / "result").symlink_to("x.tar")
+    monkeypatch.chdir(tmp_path)
+    made = read_tar("result")
+    monkeypatch.chdir("/")
+    assert unpacked(made)["/x"][1] == b"bytes"
+
+
+def test_a_tar_that_changes_after_it_was_measured(tmp_path: Path) -> None:
     file = write_tar(tmp_path / "x.tar", (member("x"), b"x" * 600), (member("y"), b""))
-    made = read_tar(file)
-    layer = measure(LayerRecipe((made,)))
+    layer = measure(LayerRecipe((read_tar(file),)))
     os.utime(file, ns=(7, 7))
     with pytest.raises(LayerError, match=f"{file}: changed while it was read"):
         layer.open().readinto(bytearray(layer.size))
-    layer = measure(LayerRecipe((made,)))
+    layer = measure(LayerRecipe((read_tar(file),)))
     os.truncate(file, 700)
     with pytest.raises(LayerError, match=f"{file}: shrank"):
         layer.open().readinto(bytearray(layer.size))
-    with pytest.raises(LayerError, match=f"{file}: shrank"):
+
+
+@pytest.mark.parametrize("change", ["another", "shorter", "newer", "none"])
+def test_a_tar_that_changes_before_it_is_measured(tmp_path: Path, change: str) -> None:
+    """What is at the places that were told would be other files' bytes."""
+    file = write_tar(tmp_path / "x.tar", (member("x"), b"x" * 600), (member("y"), b""))
+    other = write_tar(tmp_path / "other.tar", (member("a"), b"a" * 600), (member("b"), b""))
+    made = read_tar(file)
+    measure(LayerRecipe((made,)))
+    if change == "another":
+        os.utime(other, ns=(0, file.stat().st_mtime_ns))
+        other.replace(file)
+    elif change == "shorter":
+        os.truncate(file, 700)
+    elif change == "newer":
+        os.utime(file, ns=(7, 7))
+    else:
+        file.unlink()
+    says = "No such file" if change == "none" else "changed since its entries were read"
+    with pytest.raises(LayerError, match=f"^{file}: {says}"):
         measure(LayerRecipe((made,)))

@@ -116,6 +116,34 @@ def test_symlinks_that_lead_in_a_circle(tmp_path: Path) -> None:
     assert links(tmp_path, "/a", LinkedTree("/b", 4)) == {"/x": "/b/x", "/y": "/b/y", "/z": "/b/z"}
 
 
+def test_symlinks_to_a_directory_above(tmp_path: Path) -> None:
+    """In one tree such a link is a link; in two, what would be merged for ever is a link to where it is merged."""
+    for tree in "ab":
+        write_file(tmp_path / tree / "bin" / tree)
+        (tmp_path / tree / "bin/X11").symlink_to(".")
+        (tmp_path / tree / "usr").symlink_to("/" + tree)
+    assert links(tmp_path, "/a") == {"/bin": None, "/bin/a": "/a/bin/a", "/bin/X11": "/a/bin/X11", "/usr": "/a/usr"}
+    files = {"/bin": None, "/bin/a": "/a/bin/a", "/bin/b": "/b/bin/b"}
+    assert links(tmp_path, "/a", "/b") == {**files, "/bin/X11": "/bin", "/usr": "/"}
+    # With a third tree it is another directory at first.
+    write_file(tmp_path / "c/bin/X11/c")
+    made = links(tmp_path, "/a", "/b", "/c")
+    assert {path: target for path, target in made.items() if path.startswith("/bin/")} == {
+        "/bin/a": "/a/bin/a",
+        "/bin/b": "/b/bin/b",
+        "/bin/X11": None,
+        "/bin/X11/a": "/a/bin/a",
+        "/bin/X11/b": "/b/bin/b",
+        "/bin/X11/c": "/c/bin/X11/c",
+        "/bin/X11/X11": None,
+        "/bin/X11/X11/a": "/a/bin/a",
+        "/bin/X11/X11/b": "/b/bin/b",
+        "/bin/X11/X11/X11": "/bin/X11/X11",
+    }
+    assert made["/usr"] is None
+    assert made["/usr/usr"] == "/usr"
+
+
 @pytest.mark.parametrize(("data", "mode", "same"), [("x", 0o444, True), ("y", 0o444, False), ("x", 0o555, False)])
 def test_files_that_are_the_same(tmp_path: Path, data: str, mode: int, same: bool) -> None:
     write_file(tmp_path / "a/x", "x", 0o444)

@@ -8,9 +8,11 @@ import posixpath
 import stat
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import BinaryIO
 
 from .. import _core
-from ..contents import FilePart, Generated, GeneratedEntry
+from ..contents import FilePart, Generated, GeneratedEntry, file_state
 from ..errors import ConfigError, LayerError
 
 __all__ = ["HIGHEST_ID", "read_folder", "read_tar"]
@@ -87,14 +89,18 @@ def read_tar(file: str | os.PathLike[str], *, xattrs: bool = False) -> Generated
         ConfigError: it cannot be read, is no plain tar archive, or is damaged.
         LayerError: an entry is one that the image cannot have: outside the root, a device, a pipe, a sparse file.
     """
-    name, path = os.fspath(file), os.path.abspath(file)
+    name = os.fspath(file)
     entries: dict[str, GeneratedEntry] = {}
     try:
-        with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
+        with (
+            open(file, "rb") as archive,
+            tarfile.open(fileobj=archive, mode="r:", encoding="utf-8", errors="surrogateescape") as tar,
+        ):
+            whole = FilePart(os.path.realpath(file), seen=file_state(archive.fileno()))
             for member in tar:
-                if (entry := _entry(name, path, member, entries, xattrs)) is not None:
+                if (entry := _entry(name, whole, member, entries, xattrs)) is not None:
                     entries[entry.path] = entry
-            _check_end(path, tar.offset)
+            _check_end(archive, tar.offset)
     except OSError as error:
         raise ConfigError(f"{name}: {error.strerror or error}") from None
     except (tarfile.TarError, ValueError) as error:  # of a compressed one, too
@@ -102,19 +108,18 @@ def read_tar(file: str | os.PathLike[str], *, xattrs: bool = False) -> Generated
     return Generated(name, tuple(entries.values()))
 
 
-def _check_end(path: str, offset: int) -> None:
+def _check_end(archive: BinaryIO, offset: int) -> None:
     """Where an archive ends, there is nothing, or a block of zeros; at a damaged header, tarfile ends in silence."""
-    with open(path, "rb") as file:
-        file.seek(offset)
-        block = file.read(tarfile.BLOCKSIZE)
+    archive.seek(offset)
+    block = archive.read(tarfile.BLOCKSIZE)
     if block and block != bytes(tarfile.BLOCKSIZE):
         raise tarfile.ReadError(f"no header at byte {offset}")
 
 
 def _entry(
-    name: str, file: str, member: tarfile.TarInfo, before: dict[str, GeneratedEntry], xattrs: bool
+    name: str, whole: FilePart, member: tarfile.TarInfo, before: dict[str, GeneratedEntry], xattrs: bool
 ) -> GeneratedEntry | None:
-    """The entry of a member, or None for the root itself."""
+    """The entry of a member of an archive, which is ``whole``; None for the root itself."""
     place = f"{name}: {member.name}"
     path = _path(member.name, place)
     if path == "/":
@@ -126,7 +131,7 @@ def _entry(
     if member.issparse():
         raise LayerError(f"{place}: a sparse file: pack it as a whole one")
     if member.isreg():
-        return made._replace(data=FilePart(file, member.offset_data, member.size))
+        return made._replace(data=replace(whole, offset=member.offset_data, size=member.size))
     if member.isdir():
         return made
     if member.issym():

@@ -7,7 +7,7 @@ import filecmp
 import os
 import re
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..contents import Generated, GeneratedEntry
@@ -49,7 +49,8 @@ def link_trees(trees: Sequence[LinkedTree], root: str = "") -> Generated:
     """Directories as in all the trees, and a symlink to each file and each symlink in them.
 
     A symlink to a directory is a link too, unless another tree has a directory of that name: then both are merged, as
-    nixpkgs' buildEnv does. Two files at one name are fine when they are the same: the same bytes, executable or not.
+    nixpkgs' buildEnv does, or it is one link to the merged directory, where that is above it. Two files at one name are
+    fine when they are the same: the same bytes, executable or not.
 
     Args:
         trees: what to link to; of two that have the same file, the link leads to the first.
@@ -67,19 +68,34 @@ def link_trees(trees: Sequence[LinkedTree], root: str = "") -> Generated:
             raise ConfigError(f"{tree.path}: not a directory, so there is nothing to link to at the root of the image")
         tops.append((tree.priority, top))
     entries: list[GeneratedEntry] = []
-    todo: list[tuple[str, list[tuple[int, str]]]] = [("", tops)]
+    merged: dict[str, list[tuple[int, str]]] = {"": tops}
+    todo = [""]
     while todo:
-        folder, sources = todo.pop()
-        for name, found in _names(disk, folder, sources):
+        folder = todo.pop()
+        for name, found in _names(disk, folder, merged[folder]):
             path = f"{folder}/{name}"
             chosen = found if len(found) == 1 else _choose(disk, path, found)
-            _, first, is_directory = chosen[0]
+            _, target, is_directory = chosen[0]
             if is_directory:
-                entries.append(GeneratedEntry(path))
-                todo.append((path, [(priority, directory) for priority, directory, _ in chosen]))
-            else:
-                entries.append(GeneratedEntry(path, target=first))
+                directories = [(priority, directory) for priority, directory, _ in chosen]
+                above = None if all(real for _, _, real in found) else _above(path, directories, merged)
+                if above is None:
+                    merged[path] = directories
+                    todo.append(path)
+                    entries.append(GeneratedEntry(path))
+                    continue
+                target = above
+            entries.append(GeneratedEntry(path, target=target))
     return Generated("the contents", tuple(entries))
+
+
+def _above(path: str, directories: Sequence[tuple[int, str]], merged: Mapping[str, Sequence[object]]) -> str | None:
+    """The directory above a path of which the same are merged: symlinks to it, merged there, would never end."""
+    while path:
+        path = path.rpartition("/")[0]
+        if merged[path] == directories:
+            return path or "/"
+    return None
 
 
 def _names(disk: _Disk, folder: str, sources: Sequence[tuple[int, str]]) -> Iterable[tuple[str, list[_Found]]]:
