@@ -206,6 +206,6 @@ def test_popularity_is_a_pipeline_of_nixpkgs(store: Store) -> None:
     ]
     assert pipelines
     for limit, layers in pipelines:
-        arguments = ["--max-layers", str(limit), "--format", "layers"]
+        arguments = ["--strategy", "popularity", "--max-layers", str(limit), "--format", "layers"]
         done = fastlayers("plan", store.root / "graph.json", *arguments, capture_output=True)
         assert json.loads(done.stdout) == layers

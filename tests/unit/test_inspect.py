@@ -109,7 +109,7 @@ def test_an_image_of_ours(tmp_path: Path) -> None:
     facts = inspect_image(f"oci:{tmp_path}/image:1")
     assert facts.manifest is not None and facts.manifest.digest == made.image.manifest_digest
     assert facts.image_id == made.image.config_digest
-    assert facts.annotations["dev.fastlayers.strategy"] == "popularity/1"
+    assert facts.annotations["dev.fastlayers.strategy"] == "expected-cost/1"
     assert [layer.digest for layer in facts.layers] == made.image.layer_digests
     assert [layer.codec for layer in facts.layers] == ["zstd"] * 3
     told = " ".join(layer.history for layer in facts.layers) + " ".join(
