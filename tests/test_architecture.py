@@ -4,6 +4,7 @@ import ast
 import inspect
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -253,3 +254,9 @@ def test_importing_the_package_loads_nothing_else() -> None:
     loaded = {name for name in done.stdout.split() if name.startswith("fastlayers")}
     assert loaded == {"fastlayers"}
     assert not {name.partition(".")[0] for name in done.stdout.split()} & HEAVY
+
+
+def test_all_packages_are_in_the_wheel() -> None:
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+    folders = {path.parent.relative_to(ROOT.parent) for path in ROOT.rglob("*.py")}
+    assert sorted(project["tool"]["setuptools"]["packages"]) == sorted(".".join(folder.parts) for folder in folders)
