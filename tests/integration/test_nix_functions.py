@@ -109,6 +109,7 @@ class Nix:
             "NIX_PATH": f"nixpkgs={PACKAGES}",
             "HOME": str(folder),
             "FASTLAYERS_TEST_PATH": os.environ["PATH"],
+            "XDG_CACHE_HOME": str(folder / "cache"),  # of Nix, which has to have one
             "FASTLAYERS_TEST_PYTHON": sys.executable,
         }
 
