@@ -34,7 +34,7 @@ def verify_docker_image(store: LayoutStore, image: DockerImage, findings: Findin
             findings.add(name, "not there")
             continue
         diff_id = None if diff_ids is None else diff_ids[number - 1]
-        layers.append(FoundLayer(name, number, path, diff_id, ANY_CODEC))
+        layers.append(FoundLayer(name, number, path, size, diff_id, ANY_CODEC))
         findings.blobs.setdefault(path, store.file(path, "", size))
     findings.images.append(FoundImage(place, True, len(image.layers), tuple(layers)))
 

@@ -42,6 +42,7 @@ class FoundLayer:
         place: for faults.
         number: in the image, from 1.
         key: of its blob in :class:`Findings`.
+        size: bytes that are stored, as the manifest says.
         diff_id: what the config says; None where that cannot be told.
         codec: what its media type says, :data:`ANY_CODEC` or :data:`NO_TAR`.
     """
@@ -49,6 +50,7 @@ class FoundLayer:
     place: str
     number: int
     key: str
+    size: int
     diff_id: str | None
     codec: str
 
@@ -97,4 +99,6 @@ class Findings:
             return call()
         except ImageError as error:
             self.add(place, str(error).removeprefix(f"{place.rpartition(' ')[2]}: "))
-            return None
+        except OSError as error:
+            self.add(place, error.strerror or str(error))
+        return None

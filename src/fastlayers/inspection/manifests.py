@@ -88,7 +88,7 @@ def _add_image(
         codec = _codec_of(layer, number, findings) if is_image else NO_TAR
         if _is_there(store, layer, number, findings):
             diff_id = None if diff_ids is None else diff_ids[number - 1]
-            layers.append(FoundLayer(_name(layer, number), number, layer.digest, diff_id, codec))
+            layers.append(FoundLayer(_name(layer, number), number, layer.digest, layer.size, diff_id, codec))
             findings.blobs.setdefault(layer.digest, store.blob(layer.digest, layer.size))
     place = f"config {manifest.config.digest}"
     findings.images.append(FoundImage(place, is_image, len(manifest.layers), tuple(layers)))

@@ -214,12 +214,12 @@ def _verify_layers(image: FoundImage, findings: Findings, reports: Mapping[str, 
         report = reports[layer.key]
         if layer.codec != NO_TAR and report.entries and first.setdefault(layer.key, layer.number) != layer.number:
             findings.add(layer.place, f"the same as layer {first[layer.key]}")
-        blob = findings.blobs[layer.key]
+        digest = findings.blobs[layer.key].digest
         if report.unreadable:
             findings.add(layer.place, report.unreadable)
-        elif report.size != blob.size:
-            findings.add(layer.place, f"{report.size} bytes, but the manifest says {blob.size}")
-        elif blob.digest and report.digest != blob.digest:
+        elif report.size != layer.size:
+            findings.add(layer.place, f"{report.size} bytes, but the manifest says {layer.size}")
+        elif digest and report.digest != digest:
             findings.add(layer.place, f"its bytes are those of {report.digest}")
         elif layer.codec != NO_TAR:
             if layer.codec not in (ANY_CODEC, report.codec):
