@@ -280,10 +280,11 @@ def _parse(key: str, data: bytes) -> _Remembered | None:
         )
         digests = [found.diff_id, *(digest for digest, _ in found.stored.values())]
         numbers = [found.tar_size, found.entries, *(size for _, size in found.stored.values())]
+        known = (document["version"], document["recipe"]) == (_VERSION, key)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if (
-        (document["version"], document["recipe"]) == (_VERSION, key)
+        known
         and all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in digests)
         and all(type(number) is int and number >= 0 for number in numbers)
     ):

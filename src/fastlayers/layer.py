@@ -448,7 +448,8 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
 
         # What is remembered of these very entries is trusted as long as they look as they did.
         same = known is None or known.look is None or known.look.fingerprint == look.fingerprint
-        trusted = known if same and not task.verify else None
+        told = known is None or known.look is not None or look.canonical  # a NAR hash does not tell all modes
+        trusted = known if same and told and not task.verify else None
         diff_id, digest, size = _produce(task, layer, store, tick, trusted)
         read += look.bytes
         if known is not None and (diff_id, digest, size) != (known.diff_id, known.digest, known.size):
@@ -562,10 +563,11 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
 
     It is not hashed again: inode, mode, size and mtime of every file must be those of the first time. Of a layer
     that is remembered by what its entries looked like, they must look so; of any other that is remembered, the size of
-    the tar must be.
+    the tar must be, and modes must be those that Nix gives.
 
     Raises:
         LayerError: they are not.
+        Contradiction: modes are not.
         OSError: the output cannot be written.
     """
     contents = measured.recipe.contents
@@ -574,6 +576,9 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
         raise _changed(measured.recipe)
     if measured.table is None and made.fingerprint is None and made.look not in (None, Look(*layer.look())):
         raise _changed(measured.recipe)
+    if made.fingerprint is None and made.look is None and not Look(*layer.look()).canonical:
+        text = f"{_named(measured.recipe)}: modes are not those that Nix gives, so it is not as it was remembered"
+        raise Contradiction(text, made.digest)
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
     never_change = all(isinstance(item, Tree) for item in contents)
     written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))

@@ -1,5 +1,6 @@
 """The digest cache: its files, and the keys under which layers are remembered."""
 
+import hashlib
 import json
 import os
 import re
@@ -111,6 +112,18 @@ def test_what_another_program_wrote_is_as_good_as_none(change: dict[str, Any], c
     digest = subprocess.run(["sha256sum"], input=line, capture_output=True, text=True, check=True).stdout.split()[0]
     file.write_text(f"{line}sha256:{digest}\n")
     assert cache.get(KEY, Codec()) is None
+
+
+@pytest.mark.parametrize("key", ["version", "recipe"])
+def test_what_does_not_say_what_it_is_is_as_good_as_none(key: str, cache: DigestCache) -> None:
+    cache.put(KEY, layer())
+    file = file_of(cache)
+    document = json.loads(file.read_text().split("\n")[0])
+    del document[key]
+    line = json.dumps(document) + "\n"
+    file.write_text(f"{line}sha256:{hashlib.sha256(line.encode()).hexdigest()}\n")
+    assert cache.get(KEY, Codec()) is None
+    assert [entry.whole for entry in cache.entries()] == [False]
 
 
 def test_what_is_no_file_is_not_waited_for(cache: DigestCache, tmp_path: Path) -> None:

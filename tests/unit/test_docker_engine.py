@@ -383,6 +383,7 @@ def test_names_that_no_engine_takes(text: str, store: Path, capfd: pytest.Captur
         ("", "", DockerHost("unix:///var/run/docker.sock", "/var/run/docker.sock")),
         ("tcp://there", "", DockerHost("tcp://there", "", "there", 2375)),
         ("tcp://there", "1", DockerHost("tcp://there", "", "there", 2376, "/home/me/.docker")),
+        ("https://there", "", DockerHost("https://there", "", "there", 2376, "/home/me/.docker")),
         ("tcp://there:99", "1", DockerHost("tcp://there:99", "", "there", 99, "/home/me/.docker")),
     ],
 )

@@ -237,6 +237,25 @@ def test_modes_that_nix_would_not_give_are_not_remembered_by_nar_hash(store: Pat
     assert len(list(cache.entries())) == 2
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+@pytest.mark.parametrize("to", ["oci:other:1", "docker-archive:file.tar", "docker-archive:fifo"])
+def test_modes_that_have_changed_since_are_a_contradiction(to: str, jobs: int, store: Path, cache: DigestCache) -> None:
+    """The NAR hash and the size of the tar are the same, the bytes are not."""
+    build("named.json", "oci:image", cache=cache)
+    Path(f"{store}{BASE}/etc").chmod(0o755)
+    os.mkfifo("fifo")
+    reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(Contradiction, match="as it was remembered"):
+            build("named.json", to, cache=cache, jobs=jobs)
+    finally:
+        os.close(reader)
+    assert len(list(cache.entries())) == 2
+    again = build("named.json", "oci:other:1", cache=cache)
+    assert [one.descriptor.made for one in again.layers] == [True] * 3
+    blobs("other")
+
+
 def test_the_manifest_does_not_depend_on_what_is_remembered(store: Path, cache: DigestCache) -> None:
     first = build("named.json", "oci:image", cache=cache)
     assert build("named.json", "oci:image", cache=cache).image == first.image
@@ -337,6 +356,21 @@ def test_a_blob_that_is_removed_meanwhile_is_made_again(
     monkeypatch.setattr(module, "make_image", make_image_and_remove)
     build("named.json", "oci:image", cache=cache)
     assert len(blobs()) == 5
+
+
+def test_a_build_that_fails_leaves_a_new_layout_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    failing, other = parse_destination("oci:image:1"), parse_destination("oci:image:2")
+    failing.begin((), (), Codec(), local=True)
+    other.begin((), (), Codec(), local=True)
+    failing.abort()
+    assert Path("image/oci-layout").exists() and Path("image/blobs/sha256").is_dir()
+    other.abort()
+    assert sorted(os.listdir("image")) == ["blobs", "oci-layout"]  # the other had not made them
+    last = parse_destination("oci:new:1")
+    last.begin((), (), Codec(), local=True)
+    last.abort()
+    assert not Path("new").exists()
 
 
 def test_pruning_keeps_what_any_image_names(store: Path) -> None:

@@ -24,6 +24,7 @@ from .layout_blobs import LayoutReader, descriptors_in
 __all__ = ["OciLayout"]
 
 _REF_NAME = "org.opencontainers.image.ref.name"
+_WORK = ".fastlayers-"  # and more: the folder of a build at work
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
 
 
@@ -77,7 +78,7 @@ class OciLayout:
                 for folder in ("blobs", "blobs/sha256"):
                     if not os.path.isdir(self._in(folder)):
                         self._make_folder(folder)
-                self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
+                self._work = self._in(f"{_WORK}{secrets.token_hex(8)}")
                 os.mkdir(self._work, 0o700)
             return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
 
@@ -115,6 +116,7 @@ class OciLayout:
                         with contextlib.suppress(OSError):
                             os.unlink(blob)
                 raise
+        self._made.clear()
         self.abort()
 
     def abort(self) -> None:
@@ -123,15 +125,22 @@ class OciLayout:
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
+        if self._made:
+            with contextlib.suppress(OSError), self._locked():
+                self._unmake()
+        self._made.clear()
+
+    def _unmake(self) -> None:
+        """Remove what was not there before, while it is as empty as it was made, and no other build counts on it."""
+        if any(name.startswith(_WORK) for name in os.listdir(self._path)):
+            return
         for path in reversed(self._made):
-            # Only what is as empty as it was made: another build may have put its image here meanwhile.
             with contextlib.suppress(OSError):
                 if path == self._in("oci-layout"):
                     if not os.path.exists(self._in("index.json")):
                         os.unlink(path)
                 else:
                     os.rmdir(path)
-        self._made.clear()
 
     def _make_folder(self, name: str) -> None:
         self._made.append(self._in(name))  # before it is: a signal may come between any two lines

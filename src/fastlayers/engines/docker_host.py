@@ -53,7 +53,7 @@ class DockerHost:
                 "ssh -nNT -L /tmp/docker.sock:/var/run/docker.sock HOST, and DOCKER_HOST=unix:///tmp/docker.sock"
             )
         certificates = None
-        if os.environ.get("DOCKER_TLS_VERIFY"):
+        if os.environ.get("DOCKER_TLS_VERIFY") or scheme == "https":
             folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
             certificates = os.environ.get("DOCKER_CERT_PATH") or folder
         try:
