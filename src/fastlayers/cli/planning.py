@@ -109,12 +109,15 @@ def read_guidance(options: argparse.Namespace, access: RegistryAccess) -> Guidan
     from ..layering.guidance import Guidance, Rules, read_history, read_rules
     from ..layering.history import ChangeHistory
 
+    least, most = (_size(_option(name), getattr(options, name)) for name in ("min_layer_size", "max_layer_size"))
+    if 0 < most < least:
+        raise UsageError("--min-layer-size is more than --max-layer-size")
     return Guidance(
         previous=None if options.previous is None else _read_previous(options.previous, access),
         history=ChangeHistory() if options.history is None else read_history(options.history),
         rules=Rules() if options.rules is None else read_rules(options.rules),
-        min_size=_size("--min-layer-size", options.min_layer_size),
-        max_size=_size("--max-layer-size", options.max_layer_size),
+        min_size=least,
+        max_size=most,
     )
 
 

@@ -109,7 +109,9 @@ def split(
     free = np.flatnonzero([path not in excluded and path not in rules.placed for path in closure.paths])
     room = max_layers - len(rules.layers)
     if room < (1 if len(free) else 0):
-        raise PlanError(f"the rules ask for {len(rules.layers)} layers of their own; {max_layers} leave none for what remains")
+        raise PlanError(
+            f"the rules ask for {len(rules.layers)} layers of their own; {max_layers} leave none for what remains"
+        )
     layers: list[list[str]] = []
     if len(free):
         items = _items(closure, free, history)
