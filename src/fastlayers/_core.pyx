@@ -273,7 +273,7 @@ def partition(
     int64_t most=0,
     int64_t passes=0,
 ):
-    """Distribute items over groups at little cost: a group's size, times the weight of the union of its members' events.
+    """Distribute items over groups at little cost: a group's size times the weight of the union of its events.
 
     The two groups that are cheapest to merge are merged until there are ``limit``; then items are moved to where they
     cost least, one by one in their order. Where two choices cost the same, the lowest numbers decide.
