@@ -340,6 +340,11 @@ def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
         ([*BUILD, "--to", "oci:x", "--pipeline", "[]", "--plan", "p"], 2, "--plan and --pipeline exclude each other"),
         ([*BUILD, "--to", "oci:x", "--plan", "p", "--order", "stable"], 2, "--plan and --order exclude each other"),
         (["plan", "graph.json", "--order", "other"], 2, "--order: invalid choice: 'other'"),
+        (
+            ["plan", "graph.json", "--min-layer-size", "2MB", "--max-layer-size", "1MB"],
+            2,
+            "--min-layer-size is more than --max-layer-size",
+        ),
         (["plan", "graph.json", "--pipeline", "absent"], 4, "absent: No such file or directory"),
         (["plan", "graph.json", "--pipeline", ""], 4, "pipeline: not valid: Input data was truncated"),
         (["plan", "graph.json", "--pipeline", '[["flatten"]]'], 4, "pipeline[0]: flatten takes a list or parts"),
@@ -350,7 +355,7 @@ def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
         ),
     ],
 )
-def test_pipelines_that_are_refused(folder: Path, arguments: list[str], status: int, says: str) -> None:
+def test_options_of_plans_that_are_refused(folder: Path, arguments: list[str], status: int, says: str) -> None:
     done = fastlayers(*arguments, check=False)
     assert done.returncode == status
     assert says in done.stderr and len(done.stderr.splitlines()) == 1

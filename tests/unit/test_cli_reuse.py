@@ -12,8 +12,12 @@ from typing import Any
 import pytest
 
 from fake_registry import FakeRegistry
-from fastlayers import plan_layers, read_closure
+from fastlayers import Closure, plan_layers, read_closure
 from fastlayers.cli.main import run
+from fastlayers.layering import plan as plan_module
+from fastlayers.layering.guidance import Guidance
+from fastlayers.layering.history import ChangeHistory, learn
+from fastlayers.layering.plan import LayerPlan
 from layouts import Layer, write_layout
 from stores import APP, BASE, LIB, NODES, make_store, write_json
 
@@ -162,3 +166,23 @@ def test_strategies_are_told_apart_from_what_they_gave(folder: Path, capfd: pyte
     Path("plan.json").write_text(made.to_layers())
     said = printed(capfd, "explain", "plan.json", APP, "--closure", "graph.json")
     assert "a primary path: number 1 of " in said
+
+
+def test_simulate_learns_step_by_step_what_the_whole_history_tells(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    told_of: list[ChangeHistory] = []
+    real = plan_module.plan_layers
+
+    def spy(
+        closure: Closure, max_layers: int, strategy: str | None = None, *, guidance: Guidance | None = None
+    ) -> LayerPlan:
+        if guidance is not None:  # else a closure is read
+            told_of.append(guidance.history)
+        return real(closure, max_layers, strategy, guidance=guidance or Guidance())
+
+    monkeypatch.setattr(plan_module, "plan_layers", spy)
+    files = ["graph.json", "new.json", "graph.json"]
+    printed(capfd, "simulate", *files, "--strategy", "expected-cost")
+    closures = [read_closure(file).paths for file in files]
+    assert told_of == [learn(closures[:k]) for k in range(3)]

@@ -13,7 +13,7 @@ import pytest
 
 from fastlayers import Closure, plan_layers
 from fastlayers.errors import PlanError
-from fastlayers.layering.guidance import Guidance, Rule, Rules, read_history, read_rules
+from fastlayers.layering.guidance import Guidance, Rule, Rules, read_closures, read_rules
 from fastlayers.layering.history import learn
 from fastlayers.layering.plan import read_plan
 from fastlayers.sources import nix_json
@@ -217,7 +217,7 @@ def test_plans_of_real_graphs(arguments: list[str], digest: str, shared: Path, t
     assert hashlib.sha256(json.dumps(made.layers).encode()).hexdigest() == digest
 
 
-def test_read_history(tmp_path: Path) -> None:
+def test_read_closures(tmp_path: Path) -> None:
     one, two = closure_of(GRAPH, SIZES), closure_of(GRAPH, SIZES, {"lib-4": 1})
 
     def document(closure: Closure) -> list[dict[str, object]]:
@@ -227,11 +227,11 @@ def test_read_history(tmp_path: Path) -> None:
     lines.write_text(
         "\n".join(json.dumps(each) for each in [{"graph": document(one)}, {"graph": document(one)}, document(two)])
     )
-    history = read_history([str(lines)])
+    history = learn(read_closures(str(lines)))
     assert history.updates == 1 and sum(history.changed.values()) == 3  # lib, big, app
     (tmp_path / "one").write_text(json.dumps({"graph": document(one)}, indent=1))
     (tmp_path / "two").write_text(json.dumps({node["path"]: node for node in document(two)}))
-    assert read_history([str(tmp_path / "one"), str(tmp_path / "two")]) == history
+    assert learn(paths for name in ("one", "two") for paths in read_closures(str(tmp_path / name))) == history
 
 
 @pytest.mark.parametrize(
@@ -248,10 +248,10 @@ def test_a_history_that_is_none(text: str, message: str, tmp_path: Path) -> None
     file = tmp_path / "history"
     file.write_text(text)
     if not message:
-        assert read_history([str(file)]).updates == 0
+        assert learn(read_closures(str(file))).updates == 0
         return
     with pytest.raises(PlanError) as caught:
-        read_history([str(file)])
+        list(read_closures(str(file)))
     assert str(caught.value).startswith(f"{file}: {message}")
 
 
@@ -274,3 +274,51 @@ def test_rules_that_are_none(text: str, message: str, tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{file}: {message}")
     with pytest.raises(PlanError, match=r"none\.toml: No such file or directory"):
         read_rules(str(tmp_path / "none.toml"))
+
+
+def _chain(sizes: list[int | None]) -> Closure:
+    paths = [f"/nix/store/{k:032d}-p{k}-{k}.0" for k in range(len(sizes))]
+    return Closure(paths, [paths[max(k - 1, 0) : k] for k in range(len(sizes))], nar_sizes=sizes)
+
+
+def test_more_layers_than_could_ever_be_needed_cost_no_memory() -> None:
+    assert len(plan_layers(_chain([1, 2, 3]), 10**12).layers) == 3
+
+
+def test_sizes_too_large_to_add_up_are_told() -> None:
+    with pytest.raises(PlanError, match="NAR sizes of more than"):
+        plan_layers(_chain([2**62] * 4), 2)
+
+
+def test_a_previous_plan_with_a_path_twice_never_gives_one_twice() -> None:
+    closure = _chain([1, 2, 3])
+    a, b, c = closure.paths
+    for previous in ([[a, a], [b], [c]], [[a], [a, b], [c]]):
+        plan_layers(closure, 3, guidance=Guidance(previous)).check(closure)
+
+
+def test_layers_of_the_plan_before_keep_to_the_sizes() -> None:
+    closure = _chain([100, 100, 100])
+    made = plan_layers(closure, 3, guidance=Guidance([list(closure.paths)], max_size=200))
+    assert max(size or 0 for size in made.sizes) <= 200
+    made = plan_layers(closure, 3, guidance=Guidance([[path] for path in closure.paths], min_size=150))
+    assert min(size or 0 for size in made.sizes) >= 150
+
+
+def test_layers_that_leave_too_little_room_for_the_largest_size_are_given_up() -> None:
+    closure = _chain([100] * 6)
+    previous = [[path] for path in closure.paths[:2]]
+    made = plan_layers(closure, 3, guidance=Guidance(previous, max_size=200))
+    assert made.sizes == (200, 200, 200)
+
+
+def test_sizes_of_layers_need_sizes_of_paths() -> None:
+    with pytest.raises(PlanError, match="a NAR size is not known"):
+        plan_layers(_chain([None, None]), 2, guidance=Guidance(min_size=1000))
+
+
+def test_layers_of_rules_are_sorted_by_name() -> None:
+    paths = [f"/nix/store/{'0' * 32}-zlib-1", f"/nix/store/{'1' * 32}-attr-2"]
+    closure = Closure(paths, [[], []], nar_sizes=[1, 1])
+    made = plan_layers(closure, 2, guidance=Guidance(rules=Rules((Rule("*", "together"),))))
+    assert made.layers == ((paths[1], paths[0]),)

@@ -9,7 +9,7 @@ from .parser import Parser, UsageError, checked, complete, complete_file
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from ..layering.guidance import Guidance
     from ..registry.access import RegistryAccess
@@ -55,8 +55,8 @@ def add_planning(parser: Parser) -> None:
     history = parser.add_argument(
         "--history",
         action="append",
-        metavar="FILE",
-        help="Learn which paths change together from earlier closures, a document a line, oldest first.",
+        metavar="FILE|IMAGE",
+        help="Learn which paths change together from earlier closures, a document a line, or images; oldest first.",
     )
     complete(history, complete_file)
     rules = parser.add_argument(
@@ -106,19 +106,33 @@ def read_guidance(options: argparse.Namespace, access: RegistryAccess) -> Guidan
         UsageError: a size or a reference is malformed.
         PlanError: a file or an image holds no plan, no closures or no rules.
     """
-    from ..layering.guidance import Guidance, Rules, read_history, read_rules
-    from ..layering.history import ChangeHistory
+    from ..layering.guidance import Guidance, Rules, read_rules
+    from ..layering.history import learn
 
+    least, most = (_size(_option(name), getattr(options, name)) for name in ("min_layer_size", "max_layer_size"))
+    if 0 < most < least:
+        raise UsageError("--min-layer-size is more than --max-layer-size")
     return Guidance(
         previous=None if options.previous is None else _read_previous(options.previous, access),
-        history=ChangeHistory() if options.history is None else read_history(options.history),
+        history=learn(paths for source in options.history or () for paths in _earlier(source, access)),
         rules=Rules() if options.rules is None else read_rules(options.rules),
-        min_size=_size("--min-layer-size", options.min_layer_size),
-        max_size=_size("--max-layer-size", options.max_layer_size),
+        min_size=least,
+        max_size=most,
     )
 
 
-def _read_previous(source: str, access: RegistryAccess) -> list[list[str]]:
+def _earlier(source: str, access: RegistryAccess) -> Iterator[list[str]]:
+    """The paths of the closures in a file, or of an image that carries its plan."""
+    from ..layering.guidance import read_closures
+    from ..reuse.reading import IMAGES
+
+    if source.startswith(IMAGES):
+        yield [path for layer in _read_previous(source, access, "--history") for path in layer]
+    else:
+        yield from read_closures(source)
+
+
+def _read_previous(source: str, access: RegistryAccess, option: str = "--previous") -> list[list[str]]:
     from ..base import parse_reference, read_manifest
     from ..errors import PlanError
     from ..layering.carried import plan_of_manifest
@@ -127,7 +141,7 @@ def _read_previous(source: str, access: RegistryAccess) -> list[list[str]]:
 
     try:
         if source.startswith(IMAGES):
-            checked("--previous", parse_reference, source)
+            checked(option, parse_reference, source)
             manifest, _ = read_manifest(source, access)
             layers = [layer for layer in plan_of_manifest(manifest) if layer]
             if not layers:

@@ -106,14 +106,17 @@ def run(options: argparse.Namespace) -> None:
 
 def _planner(name: str, limit: int) -> Planner:
     from ..layering.guidance import Guidance
-    from ..layering.history import learn
+    from ..layering.history import ChangeHistory
     from ..layering.plan import STRATEGIES, plan_layers
 
+    learnt = ChangeHistory()  # from all but the newest, so that a step costs the same however long the history is
+
     def plan(closure: Closure, previous: LayerPlan | None, history: Sequence[Closure]) -> LayerPlan:
+        nonlocal learnt
         guidance = Guidance()
         if STRATEGIES[name].guided:
-            layers = None if previous is None else previous.layers
-            guidance = Guidance(layers, learn(each.paths for each in history))
+            learnt = learnt.followed_by(history[-1].paths) if history else learnt
+            guidance = Guidance(None if previous is None else previous.layers, learnt)
         return plan_layers(closure, limit, name, guidance=guidance)
 
     return plan

@@ -52,6 +52,7 @@ _ITEMS = 4096  # more paths than that are joined by what is near in the graph, b
 _EVENTS = 4096  # more versions than that share a bit with neighbours in the alphabet
 _PASSES = 8
 _SUM = 1 << 62  # the kernel's sums stay below it
+_LARGEST = 1 << 52  # bytes of a closure: no product of sizes and cells overflows
 
 _HASH = re.compile(r"^[^-]*/[0-9a-z]{32}-")
 
@@ -102,24 +103,37 @@ def split(
     history = guidance.history.followed_by(closure.paths)
     rules = guidance.rules.apply(closure, excluded)
     history = rules.with_volatile(history)
-    fixed = rules.layers
+    pinned_layers = [_by_name(layer) for layer in rules.pinned]
+    unpinned = [_by_name(layer) for layer in rules.unpinned]
     free = np.flatnonzero([path not in excluded and path not in rules.placed for path in closure.paths])
-    room = max_layers - len(fixed)
+    room = max_layers - len(rules.layers)
     if room < (1 if len(free) else 0):
-        raise PlanError(f"the rules ask for {len(fixed)} layers of their own; {max_layers} leave none for what remains")
+        raise PlanError(
+            f"the rules ask for {len(rules.layers)} layers of their own; {max_layers} leave none for what remains"
+        )
     layers: list[list[str]] = []
     if len(free):
         items = _items(closure, free, history)
+        if (guidance.min_size or guidance.max_size) and (closure.nar_sizes[free] == UNKNOWN).any():
+            raise PlanError("a NAR size is not known, so layers cannot go by a least or largest size")
         # A layer that was there before keeps its order too: it reaches the bytes.
-        before = {frozenset(layer): list(layer) for layer in guidance.previous or ()}
+        before = {frozenset(layer): list(layer) for layer in guidance.previous or () if _all_differ(layer)}
         for rows in _distribute(items, room, guidance):
             layer = [items.paths[i] for i in rows.tolist()]
             layers.append(before.get(frozenset(layer)) or layer)
     pinned = len(rules.pinned)
     below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
-    chained = list(map(list, below)) == list(rules.pinned)  # else all is sent again, whatever the order
-    layers = order_layers(closure, [*layers, *rules.unpinned], previous=above if chained else None, history=history)
-    return [*rules.pinned, *layers]
+    chained = list(map(list, below)) == pinned_layers  # else all is sent again, whatever the order
+    layers = order_layers(closure, [*layers, *unpinned], previous=above if chained else None, history=history)
+    return [*pinned_layers, *layers]
+
+
+def _by_name(paths: Sequence[str]) -> list[str]:
+    return sorted(paths, key=_name_and_hash)
+
+
+def _all_differ(layer: Sequence[str]) -> bool:
+    return len(set(layer)) == len(layer)
 
 
 def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) -> _Items:
@@ -128,6 +142,8 @@ def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) ->
     sizes = np.maximum(closure.nar_sizes[rows], 1)
     if (closure.nar_sizes[rows] == UNKNOWN).any():  # then all count alike
         sizes = np.ones(len(rows), dtype=np.int64)
+    if sum(sizes.tolist()) > _LARGEST:
+        raise PlanError(f"NAR sizes of more than {_LARGEST} bytes in all cannot be planned")
     likely, events = _versions_below(closure)
     bits = history.bits(closure.paths)
     updates = min(history.updates, _UPDATES)
@@ -165,9 +181,17 @@ def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np
     everything = np.arange(len(items.paths))
     if guidance.previous is None:
         return _partition(items, everything, room, guidance)
-    kept, loose = _kept(items, guidance.previous, room)
-    made = [*kept, *(_partition(items, loose, room - len(kept), guidance) if len(loose) else [])]
-    anew = _partition(items, everything, room, guidance)
+    kept, loose = _kept(items, guidance, room)
+    try:
+        made = [*kept, *(_partition(items, loose, room - len(kept), guidance) if len(loose) else [])]
+    except PlanError:  # so many layers of the largest size do not hold what is left
+        return _partition(items, everything, room, guidance)
+    if len(everything) > _ITEMS:  # to plan that much twice takes too long
+        return made
+    try:
+        anew = _partition(items, everything, room, guidance)
+    except PlanError:
+        return made
     there = {tuple(rows.tolist()) for rows in kept}
     again = sum(int(items.sizes[rows].sum()) for rows in anew if tuple(rows.tolist()) not in there)
     more = again - int(items.sizes[loose].sum())
@@ -176,22 +200,24 @@ def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np
     return anew if more * updates * _PAST < saved * _HORIZON else made
 
 
-def _kept(
-    items: _Items, previous: Sequence[Sequence[str]], room: int
-) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """The layers that stay, and the rows of all other paths.
 
     What is in a layer of which a path is gone has to be sent again, wherever it goes. Where paths are left that need a
     layer and there is no room, the layers that cost least to send are given up.
     """
     row = {path: i for i, path in enumerate(items.paths)}
-    kept = [
-        np.array(sorted(row[path] for path in layer), dtype=np.int64)
-        for layer in previous
-        if layer and all(path in row for path in layer) and len(set(layer)) == len(layer)
-    ]
+    kept = []
     taken = np.zeros(len(row), dtype=bool)
-    for rows in kept:
+    for layer in guidance.previous or ():
+        if not layer or not _all_differ(layer) or not all(path in row for path in layer):
+            continue
+        rows = np.array(sorted(row[path] for path in layer), dtype=np.int64)
+        size = int(items.sizes[rows].sum())
+        too_large = guidance.max_size and size > guidance.max_size and len(rows) > 1
+        if too_large or size < guidance.min_size or taken[rows].any():
+            continue
+        kept.append(rows)
         taken[rows] = True
     by_size = sorted(range(len(kept)), key=lambda k: (int(items.sizes[kept[k]].sum()), k))
     given_up: set[int] = set()
@@ -226,13 +252,13 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         np.ascontiguousarray(counts[largest_first]),
         np.ascontiguousarray(sets[largest_first]),
         groups,
-        limit,
+        min(limit, len(sizes)),
         heavy_words=some.past.shape[1],
         heavy=_PAST,
         light=_LIKELY,
         joined=joined,
         least=guidance.min_size >> scale,
-        most=guidance.max_size >> scale,
+        most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
         passes=_PASSES,
     )
     if left > limit:

@@ -17,9 +17,9 @@ import numpy as np
 from .. import _core
 from ..closure import Closure
 from ..errors import PlanError
-from .history import ChangeHistory, learn
+from .history import ChangeHistory
 
-__all__ = ["Guidance", "PlacedByRules", "Rule", "Rules", "read_history", "read_rules"]
+__all__ = ["Guidance", "PlacedByRules", "Rule", "Rules", "read_closures", "read_rules"]
 
 Place = Literal["own", "together", "volatile", "bottom"]
 
@@ -172,18 +172,14 @@ class _Path(msgspec.Struct):
     path: str
 
 
-def read_history(files: Sequence[str]) -> ChangeHistory:
-    """Learn from files of earlier closures, oldest first: a document a line, or one document.
+def read_closures(file: str) -> Iterator[list[str]]:
+    """The paths of earlier closures in a file, oldest first: a document a line, or one document.
 
     A document is exportReferencesGraph's with one list of nodes, that list alone, or an object keyed by path.
 
     Raises:
-        PlanError: a file cannot be read, or a line is no closure; the message names it.
+        PlanError: the file cannot be read, or a line is no closure; the message names it.
     """
-    return learn(paths for file in files for paths in _closures(file))
-
-
-def _closures(file: str) -> Iterator[list[str]]:
     try:
         with open(file, "rb") as document:
             data = document.read()

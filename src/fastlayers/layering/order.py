@@ -125,9 +125,10 @@ def _layer_of(closure: Closure, layers: Sequence[Sequence[str]]) -> NDArray[np.i
 def _sizes(closure: Closure, layer_of: NDArray[np.int64]) -> list[int]:
     """Bytes of each layer; where a NAR size is not known, all paths count alike."""
     told = not (closure.nar_sizes == UNKNOWN).any()
-    sizes = np.zeros(int(layer_of.max()) + 1, dtype=np.int64)
-    np.add.at(sizes, layer_of, np.maximum(closure.nar_sizes, 1) if told else 1)
-    return sizes.tolist()
+    sizes = [0] * (int(layer_of.max()) + 1)
+    for k, size in zip(layer_of.tolist(), closure.nar_sizes.tolist(), strict=True):
+        sizes[k] += max(size, 1) if told else 1  # sums may be wider than 64 bits
+    return sizes
 
 
 def _events(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> _Events:
