@@ -243,7 +243,7 @@ def build_image(
         sinks = [
             destination.begin(base_layers, measured, codec, local=executor is None) for destination in destinations
         ]
-        routes = _routes(destinations, measured, known, sinks, codec, expected, verify=verify)
+        routes = _routes(destinations, measured, known, sinks, codec, expected, verify=verify, told=memory.told)
         tasks = {number: route.task for number, route in enumerate(routes) if route.task is not None}
         total = sum(measured[number].size for number in tasks)
         ready = [(number, layer) for number, layer in enumerate(known) if layer is not None and number not in tasks]
@@ -394,10 +394,14 @@ def _routes(
     nar_hashes: Mapping[str, str],
     *,
     verify: bool,
+    told: Container[int],
 ) -> list[_Route]:
-    """Where each layer goes. One that is known is made where it is verified, or where a sink wants it."""
+    """Where each layer goes. One that is known is made where it is verified, or where a sink wants it.
+
+    One that a manifest ``told`` is made where any destination lacks it: nobody here has hashed it.
+    """
     routes = []
-    for look, layer, *to in zip(measured, known, *sinks, strict=True):
+    for number, (look, layer, *to) in enumerate(zip(measured, known, *sinks, strict=True)):
         wanted: tuple[Sink | Literal["has", "offered"] | None, ...] = tuple(
             "has"
             if layer is not None and destination.has(layer)
@@ -408,10 +412,18 @@ def _routes(
         )
         lacking = tuple(sink for sink in wanted if sink is not None and not isinstance(sink, str))
         task = None
-        if layer is None or lacking or verify:
+        hearsay = number in told
+        if layer is None or lacking or verify or (hearsay and any(sink != "has" for sink in wanted)):
             expected = _nar_hashes(look.recipe, nar_hashes)
             task = LayerTask(
-                look.recipe, codec, lacking, table=look.table, nar_hashes=expected, known=layer, verify=verify
+                look.recipe,
+                codec,
+                lacking,
+                table=look.table,
+                nar_hashes=expected,
+                known=layer,
+                verify=verify,
+                trust=not hearsay,
             )
         routes.append(_Route(task, wanted))
     return routes

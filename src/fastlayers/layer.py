@@ -270,7 +270,8 @@ class LayerTask:
         nar_hashes: store paths of the recipe and the NAR hashes that they must have, as "sha256:" and 64 hexadecimal
             digits; checked before the layer is made.
         known: what the layer will be, where that is known; if all sinks have it already, no file is looked at.
-        verify: make and hash the layer all the same, and compare; else what is known is not hashed again.
+        verify: make and hash the layer all the same, and compare.
+        trust: what is known was hashed here once, so that it is not hashed again when it is made.
     """
 
     recipe: LayerRecipe
@@ -281,10 +282,11 @@ class LayerTask:
     nar_hashes: tuple[tuple[str, str], ...] = ()
     known: LayerDescriptor | None = None
     verify: bool = False
+    trust: bool = True
 
     def __reduce__(self) -> tuple[type[LayerTask], tuple[object, ...]]:
         recipe = self.recipe if self.table is None else replace(self.recipe, contents=())
-        rest = (self.table, self.nar_hashes, self.known, self.verify)
+        rest = (self.table, self.nar_hashes, self.known, self.verify, self.trust)
         return LayerTask, (recipe, self.codec, self.sinks, self.threads, *rest)
 
 
@@ -449,7 +451,7 @@ def make_layer(task: LayerTask, tick: Callable[[int], object] = lambda count: No
         # What is remembered of these very entries is trusted as long as they look as they did.
         same = known is None or known.look is None or known.look.fingerprint == look.fingerprint
         told = known is None or known.look is not None or look.canonical  # a NAR hash does not tell all modes
-        trusted = known if same and told and not task.verify else None
+        trusted = known if same and told and task.trust and not task.verify else None
         diff_id, digest, size = _produce(task, layer, store, tick, trusted)
         read += look.bytes
         if known is not None and (diff_id, digest, size) != (known.diff_id, known.digest, known.size):

@@ -145,6 +145,7 @@ class Memory:
         self._codec = codec
         self._before = before
         self._settled = time.time_ns() - _UNSETTLED
+        self.told: set[int] = set()  # layers that a manifest alone knows
         self._known: dict[int, LayerDescriptor] = {}
         self._keys: dict[int, str] = {}  # of layers, as they are remembered or shall be
         self._looks: dict[int, Look] = {}
@@ -166,8 +167,8 @@ class Memory:
             if found is None:
                 previous = layers_in(self._before(), self._codec) if previous is None else previous
                 found = previous.get(key)
-                if found is not None and self._cache is not None:
-                    self._cache.put(key, found)
+                if found is not None:
+                    self.told.add(number)
             if found is not None:
                 self._known[number] = found
         return [self._known.get(number) for number in range(len(recipes))]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -403,13 +404,17 @@ def remembered(folder: Path) -> int:
 
 
 def test_a_build_remembers_at_home(folder: Path) -> None:
-    build(folder, "--no-cache")
+    def anew(*options: str, **environment: str) -> None:  # a layout that is there tells what it has
+        shutil.rmtree(folder / "image", ignore_errors=True)
+        build(folder, *options, **environment)
+
+    anew("--no-cache")
     assert not (folder / ".cache").exists()
-    build(folder)
+    anew()
     assert remembered(folder / ".cache/fastlayers") == 3
-    build(folder, "--cache", f"{folder}/own/one", XDG_CACHE_HOME=f"{folder}/xdg")
+    anew("--cache", f"{folder}/own/one", XDG_CACHE_HOME=f"{folder}/xdg")
     assert remembered(folder / "own/one") == 3 and not (folder / "xdg").exists()
-    build(folder, XDG_CACHE_HOME=f"{folder}/xdg")
+    anew(XDG_CACHE_HOME=f"{folder}/xdg")
     assert remembered(folder / "xdg/fastlayers") == 3
 
 

@@ -121,16 +121,29 @@ def test_without_a_cache_the_layout_is_what_remembers(store: Path, nothing_is_op
         build("named.json", "oci:image:1", trust_previous=False)
 
 
-def test_what_a_layout_remembers_goes_into_the_cache(
-    store: Path, cache: DigestCache, nothing_is_opened: Callable[[], None]
-) -> None:
-    build("named.json", "oci:image:1")
-    nothing_is_opened()
-    build("named.json", "oci:image:1", cache=cache)
-    shutil.copytree("image", "other")
-    Path("other/index.json").write_text('{"manifests": []}')
+def test_a_manifest_that_lies_reaches_no_cache_and_no_other_destination(store: Path, cache: DigestCache) -> None:
+    """It is believed for what is there, under the name that was given, and for nothing else."""
+    made = build("named.json", "oci:image:1")
+    lie = "sha256:" + "0" * 64
+    true = made.layers[0].descriptor.digest
+    manifest = blob_of("image", made.image.manifest_digest).read_text().replace(true, lie)
+    forged = "sha256:" + hashlib.sha256(manifest.encode()).hexdigest()
+    blob_of("image", forged).write_text(manifest)
+    index = Path("image/index.json")
+    index.write_text(
+        index.read_text()
+        .replace(made.image.manifest_digest, forged)
+        .replace(f'"size":{len(made.image.manifest)}', f'"size":{len(manifest)}')
+    )
+    with pytest.raises(Contradiction):
+        build("named.json", "oci:image:1", cache=cache)
     again = build("named.json", "oci:other:1", cache=cache)
-    assert events(again) == [["reused", "skipped"]] * 3
+    assert [layer.descriptor.digest for layer in again.layers] == [layer.descriptor.digest for layer in made.layers]
+    assert not blob_of("image", lie).exists()
+
+
+def blob_of(layout: str, digest: str) -> Path:
+    return Path(layout, "blobs", *digest.split(":"))
 
 
 @pytest.mark.parametrize("remembers", ["cache", "layout"])
