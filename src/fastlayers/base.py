@@ -223,11 +223,28 @@ class StoredFolder:
     """The files of an OCI layout in a folder, by their names in it."""
 
     def __init__(self, path: str) -> None:
+        """Take a folder, which is not looked into.
+
+        Raises:
+            ImageError: it is a file.
+        """
+        if os.path.isfile(path):
+            raise ImageError(f"{path}: not a folder: an archive is oci-archive:FILE or docker-archive:FILE")
         self.path = path
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return os.path.exists(os.path.join(self.path, name))
+        """Whether there is such a file.
+
+        Raises:
+            PermissionError: nobody may tell.
+        """
+        try:
+            os.stat(os.path.join(self.path, name))
+        except PermissionError:
+            raise
+        except (OSError, ValueError):
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Its bytes."""

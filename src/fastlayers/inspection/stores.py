@@ -159,9 +159,10 @@ def open_store(reference: str, access: RegistryAccess) -> tuple[Store, str]:
         return RegistryStore(Reference.parse(path), access), ""
     try:
         if transport == "oci":
-            if not StoredFolder(path).has(""):
+            folder = StoredFolder(path)
+            if not folder.has(""):
                 raise ImageError(f"{path}: No such file or directory")
-            return LayoutStore(StoredFolder(path), name), ""
+            return LayoutStore(folder, name), ""
         archive = StoredArchive(path)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from None
