@@ -144,8 +144,8 @@ def test_a_registry(registry: FakeRegistry) -> None:
     ("name", "says"),
     [
         ("oci:absent", "absent: No such file or directory"),
-        ("oci:image:2", "image: 0 images of that name: name one by its tag"),
-        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2"),
+        ("oci:image:2", "image: 0 images with the tag 2; there are 1$"),
+        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2; there are app:1$"),
         ("oci-archive:image/index.json", "not a tar archive"),
         ("oci:.", ".: no index.json: not an OCI layout"),
         ("oci:image.tar", "image.tar: not a folder: an archive is oci-archive:FILE or docker-archive:FILE"),
