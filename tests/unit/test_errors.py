@@ -610,7 +610,7 @@ REUSE = [
     Case("paths that nobody tells", ("explain", "oci:image", "zlib"), PLAN, "does not say which paths",
          layout_with({"annotations": {}})),
     Case("a closure of something else", ("explain", "oci:image", BASE, "--closure", "other.json"), PLAN,
-         f"{BASE}: its references are not known",
+         f"oci:image: {BASE}: not in the closure that --closure names",
          lambda folder: (layout_with({})(folder), write_json(folder / "other.json", [node(LIB)]))),
     Case("a history of one", ("simulate", "graph.json"), PLAN, "graph.json: one image is no history"),
     Case("a history without sizes", ("simulate", "graph.txt", "graph.txt", "--strategy", "popularity"), PLAN,
