@@ -9,7 +9,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -35,11 +35,13 @@ __all__ = [
     "Blob",
     "StoredArchive",
     "StoredFolder",
+    "names_there",
     "parse_reference",
     "read_base",
     "read_manifest",
 ]
 
+_NAMES = 5  # that a message lists
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 
@@ -223,11 +225,28 @@ class StoredFolder:
     """The files of an OCI layout in a folder, by their names in it."""
 
     def __init__(self, path: str) -> None:
+        """Take a folder, which is not looked into.
+
+        Raises:
+            ImageError: it is a file.
+        """
+        if os.path.isfile(path):
+            raise ImageError(f"{path}: not a folder: an archive is oci-archive:FILE or docker-archive:FILE")
         self.path = path
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
-        return os.path.exists(os.path.join(self.path, name))
+        """Whether there is such a file.
+
+        Raises:
+            PermissionError: nobody may tell.
+        """
+        try:
+            os.stat(os.path.join(self.path, name))
+        except PermissionError:
+            raise
+        except (OSError, ValueError):
+            return False
+        return True
 
     def size(self, name: str) -> int:
         """Its bytes."""
@@ -288,6 +307,13 @@ class StoredArchive:
                 yield file
 
 
+def names_there(names: Iterable[object]) -> str:
+    """The end of a message that there is no image of some name: the names that there are, at most five."""
+    found = sorted({name for name in names if isinstance(name, str)})
+    more = ", ..." if len(found) > _NAMES else ""
+    return f"; there are {', '.join(found[:_NAMES])}{more}" if found else ""
+
+
 def _object(data: bytes, place: str) -> Any:
     try:
         return json.loads(data)
@@ -298,12 +324,12 @@ def _object(data: bytes, place: str) -> Any:
 def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a docker archive says of an image, and its config."""
     entries = _object(archive.read("manifest.json"), f"{archive.path}: manifest.json")
+    names = [each for entry in entries for each in entry.get("RepoTags") or ()]
     if name is not None:
         entries = [entry for entry in entries if name in (entry.get("RepoTags") or ())]
     if len(entries) != 1:
-        raise ImageError(
-            f"{archive.path}: {len(entries)} images" + (f" named {name}" if name else ": name one of them")
-        )
+        which = f" named {name}" if name else ": name one of them"
+        raise ImageError(f"{archive.path}: {len(entries)} images{which}{names_there(names)}")
     entry = entries[0]
     config = _object(archive.read(entry["Config"]), f"{archive.path}: {entry['Config']}")
     diff_ids = config["rootfs"]["diff_ids"]
@@ -347,13 +373,13 @@ def _layout_manifest(
     if not layout.has("index.json"):
         raise ImageError(f"{layout.path}: no index.json: not an OCI layout")
     manifests = _object(layout.read("index.json"), f"{layout.path}: index.json")["manifests"]
+    key = "org.opencontainers.image.ref.name"
+    tags = [(entry.get("annotations") or {}).get(key) for entry in manifests]
     if tag is not None:
-        key = "org.opencontainers.image.ref.name"
-        manifests = [entry for entry in manifests if (entry.get("annotations") or {}).get(key) == tag]
+        manifests = [entry for entry, own in zip(manifests, tags, strict=True) if own == tag]
     if len(manifests) != 1:
-        raise ImageError(
-            f"{layout.path}: {len(manifests)} images" + (f" with the tag {tag}" if tag else ": name one by its tag")
-        )
+        which = f" with the tag {tag}" if tag else ": name one by its tag"
+        raise ImageError(f"{layout.path}: {len(manifests)} images{which}{names_there(tags)}")
     manifest = _checked(layout, manifests[0]["digest"])
     if "manifests" in manifest:
         chosen = choose_platform(manifest["manifests"], architecture, variant)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
 
-from .base import Blob
+from .base import Blob, names_there
 from .destinations.registry import check_blobs, push_blobs
 from .errors import DestinationError, ImageError
 from .image import canonical_json, index_of
@@ -107,11 +107,12 @@ class _InLayout:
         if digest is None:
             entries = json.loads(self._read("index.json"))["manifests"]
             key = "org.opencontainers.image.ref.name"
+            tags = [(entry.get("annotations") or {}).get(key) for entry in entries]
             if self._tag is not None:
-                entries = [entry for entry in entries if (entry.get("annotations") or {}).get(key) == self._tag]
+                entries = [entry for entry, own in zip(entries, tags, strict=True) if own == self._tag]
             if len(entries) != 1:
                 which = f" with the tag {self._tag}" if self._tag else ": name one by its tag"
-                raise ImageError(f"{self.name}: {len(entries)} images{which}")
+                raise ImageError(f"{self.name}: {len(entries)} images{which}{names_there(tags)}")
             digest = str(entries[0]["digest"])
         data = self._checked(digest)
         return data, str(json.loads(data).get("mediaType") or MANIFESTS[0])

@@ -20,7 +20,7 @@ from .compression import Codec
 from .contents import Tree
 from .layer import Contradiction, LayerDescriptor, LayerRecipe, Look, MeasuredLayer, parents_of
 
-__all__ = ["Memory", "annotations_of", "layers_in", "measured_key", "recipe_key", "tar_profile"]
+__all__ = ["Memory", "annotations_of", "layers_in", "measured_key", "recipe_key", "tar_profile", "tar_sizes_in"]
 
 _VERSION = 1  # of keys
 _UNSETTLED = 3 * 10**9  # nanoseconds before a build in which a change need not show in a ctime
@@ -117,6 +117,20 @@ def layers_in(descriptors: Iterable[Mapping[str, object]], codec: Codec) -> dict
             found[key] = LayerDescriptor(
                 diff_id, int(tar_size), digest, size, codec.profile, codec.media_type_suffix, int(entries)
             )
+    return found
+
+
+def tar_sizes_in(descriptors: Iterable[Mapping[str, object]], codec: Codec) -> set[int]:
+    """Sizes of layers' tars in bytes, as descriptors in a manifest tell them; those of this codec profile alone."""
+    found = set()
+    for descriptor in descriptors:
+        annotations = descriptor.get("annotations")
+        if isinstance(annotations, Mapping) and annotations.get(f"{_PREFIX}codec") == codec.profile:
+            text = annotations.get(f"{_PREFIX}tar-size")
+            if isinstance(text, str) and _NUMBER.fullmatch(text):
+                found.add(int(text))
+        elif codec.name == "none" and type(size := descriptor.get("size")) is int:
+            found.add(size)
     return found
 
 

@@ -190,11 +190,15 @@ def test_a_layout_for_several_platforms(tmp_path: Path) -> None:
 def test_several_images_need_a_tag(tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     layout(tmp_path / "base", ["one", "two", None])
-    with pytest.raises(ImageError, match="3 images: name one by its tag"):
+    with pytest.raises(ImageError, match=r"3 images: name one by its tag; there are one, two$"):
         read_base(f"oci:{tmp_path}/base")
     check(read_base(f"oci:{tmp_path}/base:two"))
-    with pytest.raises(ImageError, match="0 images with the tag three"):
+    with pytest.raises(ImageError, match=r"0 images with the tag three; there are one, two$"):
         read_base(f"oci:{tmp_path}/base:three")
+    (tmp_path / "many").mkdir()
+    layout(tmp_path / "many", list("fedcba"))
+    with pytest.raises(ImageError, match=r"0 images with the tag g; there are a, b, c, d, e, \.\.\.$"):
+        read_base(f"oci:{tmp_path}/many:g")
 
 
 def test_history_that_does_not_fit_is_replaced(tmp_path: Path) -> None:

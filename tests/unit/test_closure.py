@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastlayers import ClosureError, read_closure, unite
+from fastlayers import ClosureError, plan_layers, read_closure, unite
 from fastlayers.closure import Closure, normalise_nar_hash
 from fastlayers.contents import Generated, GeneratedEntry, Merged, Tree
 from stores import APP, BASE, LIB, NODES, write_json
@@ -76,6 +76,14 @@ def test_bare_list(tmp_path: Path, space: str) -> None:
 def test_one_list_needs_no_key(tmp_path: Path) -> None:
     document = {"name": "x", "outputs": {"out": "/nix/store/y"}, "mine": NODES, "others": [1, "x"], "empty": []}
     check(read_closure(str(write_json(tmp_path / "graph.json", document))))
+
+
+def test_a_plan_is_no_closure(tmp_path: Path) -> None:
+    """Its empty list of what is excluded is no closure without nodes."""
+    plan = plan_layers(Closure(["/nix/store/a"], [[]]), 10).to_json()
+    (tmp_path / "plan.json").write_text(plan)
+    with pytest.raises(ClosureError, match=r"plan.json: a plan, not a closure: build takes it with --plan"):
+        read_closure(str(tmp_path / "plan.json"))
 
 
 def test_key_chooses_among_lists(tmp_path: Path) -> None:

@@ -232,6 +232,11 @@ def test_read_closures(tmp_path: Path) -> None:
     (tmp_path / "one").write_text(json.dumps({"graph": document(one)}, indent=1))
     (tmp_path / "two").write_text(json.dumps({node["path"]: node for node in document(two)}))
     assert learn(paths for name in ("one", "two") for paths in read_closures(str(tmp_path / name))) == history
+    # As they are where `nix path-info --json` was appended twice, which ends with no newline.
+    joined = [{node["path"]: node for node in document(each)} for each in (one, one, two)]
+    for between in ("", " "):
+        (tmp_path / "joined").write_text(between.join(map(json.dumps, joined)))
+        assert learn(read_closures(str(tmp_path / "joined"))) == history
 
 
 @pytest.mark.parametrize(
@@ -242,6 +247,8 @@ def test_read_closures(tmp_path: Path) -> None:
         ('{"a": [], "b": []}', "line 1: not a closure: expected one list of nodes"),
         ('[{"path": "/nix/store/x"}]\n[{"path": 1}]', "line 2: not a closure: Expected `str`"),
         ("[" * 100_000, "line 1: not a closure"),
+        ('{"/nix/store/x": {}}{"/nix/store/y": {}', "line 1: not a closure: Expecting ',' delimiter"),
+        ('[]\n{"/nix/store/x": {}}{"a": 1}', "line 2: not a closure: expected one list of nodes"),
     ],
 )
 def test_a_history_that_is_none(text: str, message: str, tmp_path: Path) -> None:

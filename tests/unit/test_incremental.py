@@ -4,6 +4,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -412,6 +415,31 @@ def test_pruning_keeps_what_any_image_names(store: Path) -> None:
     build("changed.json", "oci:image:new", prune=True)
 
 
+def test_pruning_removes_what_killed_builds_left(store: Path) -> None:
+    """And nothing of builds that run, this one's own folder included."""
+    build("named.json", "oci:image:1")
+    begin = "destination.begin((), (), Codec(), local=True)"
+    program = (
+        "import os, signal\n"
+        "from fastlayers import Codec, parse_destination\n"
+        f"destination = parse_destination('oci:image:killed')\n{begin}\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == -signal.SIGKILL
+    (killed,) = Path("image").glob(".fastlayers-*")
+    (killed / "0").write_bytes(b"half a layer")
+    running = parse_destination("oci:image:running")
+    running.begin((), (), Codec(), local=True)
+    (others,) = {*Path("image").glob(".fastlayers-*")} - {killed}
+    Path("image/.fastlayers-mine").mkdir()
+    build("changed.json", "oci:image:2")
+    assert killed.exists()
+    build("changed.json", "oci:image:2", prune=True)
+    assert {*Path("image").glob(".fastlayers-*")} == {others, Path("image/.fastlayers-mine")}
+    running.abort()
+    assert not others.exists()
+
+
 def test_nothing_is_pruned_where_a_manifest_is_damaged(store: Path) -> None:
     made = build("named.json", "oci:image:1")
     Path("image/blobs/sha256", made.image.manifest_digest[7:]).write_text("{")
@@ -439,11 +467,8 @@ def test_an_archive_of_what_is_remembered_is_not_hashed(
         build("named.json", "docker-archive:again.tar:app:1", codec=codec, cache=cache)
     else:
         os.mkfifo("fifo")
-        with open("again.tar", "wb") as out:
-            import subprocess
-
-            with subprocess.Popen(["cat", "fifo"], stdout=out):
-                made = build("named.json", "docker-archive:fifo:app:1", codec=codec, cache=cache)
+        with open("again.tar", "wb") as out, subprocess.Popen(["cat", "fifo"], stdout=out):
+            made = build("named.json", "docker-archive:fifo:app:1", codec=codec, cache=cache)
         assert made.written == sum(one.descriptor.size for one in made.layers)
     assert Path("first.tar").read_bytes() == Path("again.tar").read_bytes()
 

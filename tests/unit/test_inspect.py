@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 
 from fake_registry import FakeRegistry
-from fastlayers import Codec, ImageError, build_image, inspect_image, parse_destination, read_closure
+from fastlayers import Codec, ImageError, build_image, inspect_image, parse_destination, read_closure, verify_image
+from fastlayers.base import read_manifest
 from fastlayers.cli import run
 from images import OCI, StoredImage, archive_of, digest_of, squeeze, tar_of
 from stores import APP, BASE, LIB, make_store
@@ -141,15 +144,33 @@ def test_a_registry(registry: FakeRegistry) -> None:
     ("name", "says"),
     [
         ("oci:absent", "absent: No such file or directory"),
-        ("oci:image:2", "image: 0 images of that name: name one by its tag"),
-        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2"),
+        ("oci:image:2", "image: 0 images with the tag 2; there are 1$"),
+        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2; there are app:1$"),
         ("oci-archive:image/index.json", "not a tar archive"),
         ("oci:.", ".: no index.json: not an OCI layout"),
+        ("oci:image.tar", "image.tar: not a folder: an archive is oci-archive:FILE or docker-archive:FILE"),
     ],
 )
 def test_no_image(name: str, says: str, folder: Path) -> None:
     with pytest.raises(ImageError, match=says):
         inspect_image(name)
+
+
+@pytest.mark.parametrize("hidden", ["image", "image/blobs", "image/index.json"])
+@pytest.mark.parametrize("read", [inspect_image, verify_image, read_manifest])
+def test_what_may_not_be_read_is_not_called_absent(read: Callable[[str], object], hidden: str, folder: Path) -> None:
+    read("oci:image")  # and what is loaded for it
+    (folder / hidden).chmod(0)
+    folder.chmod(0o755)
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        with pytest.raises(ImageError, match=r"^image.*: Permission denied$"):
+            read("oci:image")
+    finally:
+        os.seteuid(user)
+        (folder / hidden).chmod(0o755)
 
 
 def test_damaged_documents(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -122,6 +122,7 @@ def test_credentials_are_for_one_registry(folder: Path, registry: FakeRegistry, 
         (["--to", "oci:image", "--mount-from", "a"], "--mount-from is for a destination docker://"),
         (["--to", "docker://localhost/app", "--mount-from", "A"], "--mount-from localhost/A: not an image reference"),
         (["--to", "docker://localhost/app", "--push-base", "localhost/A"], "--push-base localhost/A: not an image"),
+        (["--to", "docker://localhost/app", "--push-base", "oci:a"], "--push-base oci:a: expected docker://HOST"),
         (["--to", "docker://localhost/app", "--tls-verify=maybe"], "--tls-verify"),
         (
             ["--to", "docker://a.example.org/a", "--to", "docker://b.example.org/a", "--creds", f"user:{SECRET}"],

@@ -795,6 +795,28 @@ def test_events_tell_what_happened(codec: Any, store: Path, registry: FakeRegist
     assert happened(verified) == {("built", "skipped")} and verified.read == made.read
 
 
+@pytest.mark.usefixtures("streaming")
+@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("to", ["lab/app:1", "lab/new:2"])
+def test_nothing_that_is_there_is_sent_again(codec: Any, to: str, store: Path, registry: FakeRegistry) -> None:
+    """Without a cache and without NAR hashes: the tar sizes in the manifest before say which layers to make first."""
+    push(store, registry, codec=Codec(codec))
+    before = len(registry.seen)
+    start = Reference.parse(f"{registry.host}/lab/app:1")
+    again = push(store, registry, to=to, codec=Codec(codec), options=PushOptions(start))
+    how = "skipped" if to == "lab/app:1" else "mounted"
+    assert happened(again) == {("built", how)} and again.sent == 0
+    assert not any(seen.method == "PATCH" for seen in registry.seen[before:])
+    assert registry.image(*to.split(":")) == registry.image("lab/app", "1")
+
+
+@pytest.mark.usefixtures("streaming")
+def test_layers_of_another_codec_are_sent_while_they_are_made(store: Path, registry: FakeRegistry) -> None:
+    push(store, registry, codec=Codec("gzip"))
+    push(store, registry, codec=Codec("zstd"))
+    assert registry.count("PATCH") == 2 * LAYERS
+
+
 @pytest.mark.usefixtures("cache")
 def test_what_changed_is_told_by_the_manifest_before(store: Path, registry: FakeRegistry) -> None:
     """Without a cache: three requests, and one question for each layer that is not there."""

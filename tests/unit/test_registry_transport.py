@@ -159,8 +159,10 @@ def test_a_name_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", look_up)
-    with pytest.raises(Trouble, match=r"absent\.example\.org/app: manifest 1: Name or service not known"):
+    with pytest.raises(Trouble, match=r"org/app: manifest 1: absent\.example\.org: Name or service not known"):
         ask("absent.example.org")
+    with pytest.raises(Trouble, match=r"docker\.io/.*: manifest 1: registry-1\.docker\.io: Name or service not known"):
+        ask("docker.io")
 
 
 # Proxies

@@ -220,8 +220,12 @@ def test_a_closure_of_what_is_known(tmp_path: Path) -> None:
     assert found.references(found.index(LIB)) == [BASE]
     parts = [Closure([BASE], [[]]), closure_of(stack, [closure])]
     assert closure_of(stack, parts).paths == found.paths
-    with pytest.raises(PlanError, match=r"plan: .*lib-2.0: its references are not known: name its closure"):
+    with pytest.raises(PlanError, match=r"plan: .*lib-2.0: not in the closure that --closure names"):
         closure_of(stack, parts[:1])
+    with pytest.raises(PlanError, match=r"plan: .*lib-2.0: not in any closure that --closure names"):
+        closure_of(stack, parts[:1] * 2)
+    with pytest.raises(PlanError, match=r"plan: .*its references are not known: name its closure with --closure"):
+        closure_of(stack, [])
 
 
 # Explaining

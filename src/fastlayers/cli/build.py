@@ -17,6 +17,7 @@ from .options import (
     add_quiet,
     add_sources,
     add_verify_store,
+    not_negative,
     read_cache,
     read_sources,
 )
@@ -109,8 +110,12 @@ Examples:
         metavar="DATE",
         help="Of all files: a date, or seconds since 1970. [default: %(default)s]",
     )
-    parser.add_argument("--uid", type=int, default=0, metavar="N", help="Owner of all files. [default: %(default)s]")
-    parser.add_argument("--gid", type=int, default=0, metavar="N", help="Group of all files. [default: %(default)s]")
+    parser.add_argument(
+        "--uid", type=not_negative, default=0, metavar="N", help="Owner of all files. [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--gid", type=not_negative, default=0, metavar="N", help="Group of all files. [default: %(default)s]"
+    )
     parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
     parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
     add_access(parser)

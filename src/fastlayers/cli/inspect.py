@@ -41,7 +41,7 @@ Examples:
     parser.add_argument("--arch", metavar="NAME", help="Which image of an index. [default: this machine's]")
     parser.add_argument("--variant", metavar="NAME", help="Its variant, such as v8.")
     parser.add_argument("--json", action="store_true", help="Print everything as JSON.")
-    add_access(parser)
+    add_access(parser, "of IMAGE")
 
 
 def run(options: argparse.Namespace) -> None:

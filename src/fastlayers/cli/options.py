@@ -169,10 +169,19 @@ def add_quiet(parser: Parser, text: str) -> None:
 
 def positive(text: str) -> int:
     """A whole number of at least 1, for an option's ``type``."""
+    return _at_least(1, text)
+
+
+def not_negative(text: str) -> int:
+    """A whole number of at least 0, for an option's ``type``."""
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
     try:
         number = int(text)
     except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
+        number = least - 1
+    if number < least:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least {least}")
     return number

@@ -99,17 +99,31 @@ class Parser(argparse.ArgumentParser):
             UsageError: they are wrong.
         """
         if "--" not in arguments:
-            return self.parse_intermixed_args(arguments)
+            return self._parse_known(arguments)
         # argparse looks for options behind -- too when it sorts them out from between arguments.
         end = arguments.index("--")
         literal = {f"\0{i}": argument for i, argument in enumerate(arguments[end + 1 :])}
-        options = self.parse_intermixed_args([*arguments[:end], *literal])
+        options = self._parse_known([*arguments[:end], *literal])
         for name, value in vars(options).items():
             if isinstance(value, list):
                 setattr(options, name, [literal.get(one, one) for one in value])
             elif isinstance(value, str):
                 setattr(options, name, literal.get(value, value))
         return options
+
+    def _parse_known(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Parse; an option that there is not is named before one that is missing, for which it may well stand."""
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            _, left = self.parse_known_args(arguments)
+        finally:
+            for action in required:
+                action.required = True
+        if unknown := [argument for argument in left if argument.startswith("-") and argument != "-"]:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return self.parse_intermixed_args(arguments)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         # Before Python 3.13 argparse takes the value of --option=-- for the end of options.

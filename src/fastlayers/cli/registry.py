@@ -75,9 +75,12 @@ def read_push(options: argparse.Namespace) -> PushOptions:
     Raises:
         UsageError: a reference is none.
     """
+    from ..destinations import TRANSPORTS
     from ..registry.access import PushOptions
     from ..registry.reference import Reference
 
+    if options.push_base and options.push_base.partition(":")[0] in {*TRANSPORTS} - {"docker"}:
+        raise UsageError(f"--push-base {options.push_base}: expected docker://HOST[:PORT]/REPOSITORY[:TAG]")
     base = checked("--push-base", Reference.parse, options.push_base) if options.push_base else None
     if options.mount_from:
         checked("--mount-from", Reference.parse, f"localhost/{options.mount_from}")

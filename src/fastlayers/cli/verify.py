@@ -33,7 +33,7 @@ Examples:
     parser.add_argument("--json", action="store_true", help="Print the verdict as JSON.")
     parser.add_argument("--jobs", type=positive, metavar="N", help="Layers that are read at once. [default: all cores]")
     add_quiet(parser, "No progress, and nothing about a good image.")
-    add_access(parser)
+    add_access(parser, "of IMAGE")
 
 
 def run(options: argparse.Namespace) -> None:

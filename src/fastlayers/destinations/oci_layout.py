@@ -24,15 +24,15 @@ from .layout_blobs import LayoutReader, descriptors_in
 __all__ = ["OciLayout"]
 
 _REF_NAME = "org.opencontainers.image.ref.name"
-_WORK = ".fastlayers-"  # and more: the folder of a build at work
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
+_WORK = re.compile("[.]fastlayers-[0-9a-f]{16}")  # the folder of a build at work
 
 
 class OciLayout:
     """An OCI layout in a folder, new or there already: one of the same tag is replaced, all else stays.
 
     A blob that is there is taken for what its name says when its size is right; with ``verify``, when its digest is.
-    With ``prune`` blobs that no image of the layout names are removed at the end.
+    With ``prune`` blobs that no image of the layout names are removed at the end, and what killed builds left.
     """
 
     waits = False
@@ -46,6 +46,8 @@ class OciLayout:
         self._verify = verify
         self._made: list[str] = []  # what was not there before, outermost first
         self._work: str | None = None
+        self._lock: int | None = None
+        self._alive: int | None = None  # the work folder, locked as long as it is needed: a killed build's is not
         self._ready: list[tuple[str, LayerDescriptor]] = []  # layers in the work folder
         self._kept: dict[int, LayerDescriptor] = {}  # layers whose blobs were there
         self._placed: list[str] = []  # blobs that were not there before
@@ -78,8 +80,10 @@ class OciLayout:
                 for folder in ("blobs", "blobs/sha256"):
                     if not os.path.isdir(self._in(folder)):
                         self._make_folder(folder)
-                self._work = self._in(f"{_WORK}{secrets.token_hex(8)}")
+                self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._work, 0o700)
+                self._alive = os.open(self._work, os.O_RDONLY | os.O_DIRECTORY)
+                fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
 
     def has(self, layer: LayerDescriptor) -> bool:
@@ -108,6 +112,7 @@ class OciLayout:
                 os.rename(self._index, self._in("index.json"))
                 if self._prune:
                     self._remove_unnamed()
+                    self._remove_abandoned()
             except BaseException:
                 # Once the index has left the work folder the blobs are named. Until then, and still locked, nobody
                 # else has an image that counts on them.
@@ -125,6 +130,10 @@ class OciLayout:
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
+        if self._alive is not None:
+            os.close(self._alive)
+            self._alive = None
+        self._unlock()
         if self._made:
             with contextlib.suppress(OSError), self._locked():
                 self._unmake()
@@ -132,7 +141,7 @@ class OciLayout:
 
     def _unmake(self) -> None:
         """Remove what was not there before, while it is as empty as it was made, and no other build counts on it."""
-        if any(name.startswith(_WORK) for name in os.listdir(self._path)):
+        if any(_WORK.fullmatch(name) for name in os.listdir(self._path)):
             return
         for path in reversed(self._made):
             with contextlib.suppress(OSError):
@@ -187,12 +196,19 @@ class OciLayout:
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
         """Let one build at a time change the layout."""
-        fd = os.open(self._path, os.O_RDONLY)
+        self._lock = os.open(self._path, os.O_RDONLY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
             yield
         finally:
-            os.close(fd)
+            self._unlock()
+
+    def _unlock(self) -> None:
+        """Also what a signal has kept locked, which may come between any two lines."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._lock)
+            self._lock = None
 
     def _in(self, name: str) -> str:
         return os.path.join(self._path, name) if name else self._path
@@ -238,6 +254,19 @@ class OciLayout:
         for name in os.listdir(folder):
             if _HEXADECIMAL.fullmatch(name) and f"sha256:{name}" not in named:
                 os.unlink(os.path.join(folder, name))
+
+    def _remove_abandoned(self) -> None:
+        """Remove work folders of builds that were killed, as far as we may."""
+        for name in os.listdir(self._path):
+            if not _WORK.fullmatch(name):
+                continue
+            with contextlib.suppress(OSError):
+                fd = os.open(self._in(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # where a build holds it: BlockingIOError
+                    shutil.rmtree(self._in(name))
+                finally:
+                    os.close(fd)
 
     def _place_blob(self, path: str, digest: str, size: int) -> None:
         if not self._there(digest, size):

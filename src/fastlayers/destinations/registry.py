@@ -14,6 +14,7 @@ from ..compression import Codec
 from ..errors import DestinationError, ImageError
 from ..image import Image
 from ..layer import LayerDescriptor, LayerTask, MeasuredLayer, Sink, make_layer
+from ..memory import tar_sizes_in
 from ..registry.access import PushOptions, RegistryAccess
 from ..registry.platforms import default_architecture
 from ..registry.pull import choose_manifest, open_repository
@@ -75,8 +76,9 @@ class Registry:
         holdings = self._holdings = self._previous.holdings
         session = self._repository.connection.share()
         self._base = push_blobs(self._repository, holdings, base, self._stopped)
-        # What is as large as a layer that was there before is probably that layer; a mount needs the digest too.
-        sizes_before = [each.get("size") for each in self.previous] if codec.name == "none" else []
+        # What is as large as a layer that is there is probably that layer; a mount needs the digest too.
+        there = [each for each in self.previous if holdings.has(str(each.get("digest")))]
+        sizes_before = tar_sizes_in(there, codec)
         return [
             RegistrySink(
                 session,

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from ..base import LAYER_TYPES
+from ..base import LAYER_TYPES, names_there
 from ..compression import codec_of
 from ..errors import ImageError
 from ..image import blob_path
@@ -180,7 +180,10 @@ def _chosen(
         return None
     roots = store.roots()
     if len(roots) != 1:
-        raise ImageError(f"{len(roots)} images of that name: name one by its tag")
+        tag = store.tag if isinstance(store, LayoutStore) else ""
+        which = f" with the tag {tag}" if tag else ": name one by its tag"
+        tags = store.tags() if isinstance(store, LayoutStore) else ()
+        raise ImageError(f"{len(roots)} images{which}{names_there(tags)}")
     entry = roots[0]
     index: str | None = None
     platforms: tuple[str, ...] = ()
@@ -202,10 +205,12 @@ def _docker_image(store: Store, name: str) -> DockerImage | None:
     images = store.docker_images()
     if images is None:
         return None
+    names = [each for image in images for each in image.repo_tags or ()]
     if name:
         images = [image for image in images if name in (image.repo_tags or ())]
     if len(images) != 1:
-        raise ImageError(f"{len(images)} images" + (f" named {name}" if name else ": name one of them"))
+        which = f" named {name}" if name else ": name one of them"
+        raise ImageError(f"{len(images)} images{which}{names_there(names)}")
     return images[0]
 
 

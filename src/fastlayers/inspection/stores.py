@@ -62,10 +62,17 @@ class LayoutStore:
     def roots(self) -> list[Descriptor]:
         if not self.files.has("index.json"):
             raise ImageError("no index.json: not an OCI layout")
-        entries = parse(self._read("index.json"), Index, "index.json").manifests
+        entries = self._entries()
         if not self.tag:
             return entries
         return [entry for entry in entries if (entry.annotations or {}).get(REF_NAME) == self.tag]
+
+    def tags(self) -> list[str | None]:
+        """Of each image that the index lists its tag."""
+        return [(entry.annotations or {}).get(REF_NAME) for entry in self._entries()]
+
+    def _entries(self) -> list[Descriptor]:
+        return parse(self._read("index.json"), Index, "index.json").manifests
 
     def document(self, descriptor: Descriptor, *, manifest: bool) -> bytes:
         size = self.size(descriptor.digest)
@@ -159,9 +166,10 @@ def open_store(reference: str, access: RegistryAccess) -> tuple[Store, str]:
         return RegistryStore(Reference.parse(path), access), ""
     try:
         if transport == "oci":
-            if not StoredFolder(path).has(""):
+            folder = StoredFolder(path)
+            if not folder.has(""):
                 raise ImageError(f"{path}: No such file or directory")
-            return LayoutStore(StoredFolder(path), name), ""
+            return LayoutStore(folder, name), ""
         archive = StoredArchive(path)
     except OSError as error:
         raise ImageError(f"{path}: {error.strerror or error}") from None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ..base import Blob
+from ..base import Blob, names_there
 from ..clients import CLIENTS, client_named
 from ..errors import ImageError
 from ..image import blob_path
@@ -130,9 +130,11 @@ def _verify_files(store: LayoutStore, name: str, findings: Findings, *, docker: 
     """Read the documents of an OCI layout, a docker archive, or an archive that is both."""
     images = findings.attempt("manifest.json", store.docker_images)
     if docker and images is not None:
+        names = [each for image in images for each in image.repo_tags or ()]
         images = [image for image in images if not name or name in (image.repo_tags or ())]
         if not images:
-            findings.add("manifest.json", f"no image is named {name}" if name else "names no image")
+            which = f"no image is named {name}{names_there(names)}"
+            findings.add("manifest.json", which if name else "names no image")
     if not store.files.has("index.json") and (images is not None or findings.faults):
         for image in images or ():
             verify_docker_image(store, image, findings)
@@ -147,7 +149,8 @@ def _verify_files(store: LayoutStore, name: str, findings: Findings, *, docker: 
         configs = {image.config for image in images}
         roots = [root for root in roots if _may_have(store, root, configs)]
     if not roots and not findings.faults:
-        findings.add("index.json", f"no image has the tag {store.tag}" if store.tag else "names no image")
+        which = f"no image has the tag {store.tag}{names_there(store.tags())}"
+        findings.add("index.json", which if store.tag else "names no image")
     for root in roots:
         verify_root(store, root, "index.json", findings)
     whole = not store.tag and not findings.faults  # what could not be read may be what manifest.json lists

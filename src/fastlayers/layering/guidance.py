@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,7 +174,7 @@ class _Path(msgspec.Struct):
 
 
 def read_closures(file: str) -> Iterator[list[str]]:
-    """The paths of earlier closures in a file, oldest first: a document a line, or one document.
+    """The paths of earlier closures in a file, oldest first: documents in lines, or one document.
 
     A document is exportReferencesGraph's with one list of nodes, that list alone, or an object keyed by path.
 
@@ -192,13 +193,36 @@ def read_closures(file: str) -> Iterator[list[str]]:
         documents = lines
     before = b""
     for number, line in enumerate(documents, 1):
-        digest = hashlib.sha256(line).digest()
-        if line.strip() and digest != before:
-            try:
-                yield _paths_in(line)
-            except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError) as error:
-                raise PlanError(f"{file}: line {number}: not a closure: {error}") from None
-        before = digest
+        try:
+            for each in _split(line):
+                digest = hashlib.sha256(each).digest()
+                if digest != before:
+                    yield _paths_in(each)
+                before = digest
+        except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError) as error:
+            raise PlanError(f"{file}: line {number}: not a closure: {error}") from None
+
+
+def _split(line: bytes) -> list[bytes]:
+    """The documents of a line: of files to which Nix appended several, it ended none with a newline."""
+    line = line.strip()
+    if not line:
+        return []
+    try:
+        msgspec.json.decode(line, type=msgspec.Raw)
+        return [line]
+    except msgspec.DecodeError as error:
+        if "trailing characters" not in str(error):
+            raise
+    text, decoder, found, at = line.decode(), json.JSONDecoder(), [], 0
+    while at < len(text):
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except ValueError as error:
+            raise PlanError(str(error)) from None
+        found.append(text[at:end].encode())
+        at = len(text) - len(text[end:].lstrip())
+    return found
 
 
 def _paths_in(data: bytes) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import random
+import socket
 import ssl
 import threading
 import time
@@ -221,6 +222,9 @@ def as_error(place: str, error: HTTPError) -> RegistryError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return RegistryError(f"{place}: its certificate is not trusted: {cause.verify_message}")
     kind = NoConnection if isinstance(error, SSLError | NewConnectionError | ProxyError) else Trouble
+    if isinstance(cause, socket.gaierror) and isinstance(error, NewConnectionError):
+        # The host may be another than the one in the image's name.
+        return kind(f"{place}: {error.conn.host}: {cause.strerror}")
     if isinstance(cause, OSError) and cause.strerror:
         return kind(f"{place}: {cause.strerror}")
     text = str(cause).rpartition("): ")[2] if isinstance(cause, HTTPError) else str(cause)

@@ -41,6 +41,10 @@ class Holdings:
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     mount_from: str | None = None
 
+    def has(self, digest: str) -> bool:
+        """Whether the registry has said that it has a blob, in whichever repository."""
+        return digest in self.present or digest in self.elsewhere
+
     def source(self, digest: str) -> str | None:
         """The repository that a blob may be mounted from."""
         return self.elsewhere.get(digest, self.mount_from)

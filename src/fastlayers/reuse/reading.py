@@ -156,6 +156,9 @@ def closure_of(stack: LayerStack, known: Sequence[Closure]) -> Closure:
             sizes = closure.nar_sizes[np.array(rows, dtype=np.int64)].tolist()
             return Closure(paths, references, nar_sizes=[None if size == UNKNOWN else size for size in sizes])
     missing = next((path for path in paths if not any(path in closure for closure in known)), paths[0])
+    if known:
+        which = "the closure that --closure names" if len(known) == 1 else "any closure that --closure names"
+        raise PlanError(f"{stack.name}: {missing}: not in {which}")
     raise PlanError(f"{stack.name}: {missing}: its references are not known: name its closure with --closure")
 
 

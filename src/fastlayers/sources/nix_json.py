@@ -183,6 +183,8 @@ def _chosen_list(document: dict[str, msgspec.Raw], key: str | None) -> _Parsed:
     lists = [name for name, value in document.items() if _is_list_of_nodes(value)]
     if key is not None:
         raise ClosureError(f"no key {key}; lists of nodes: {', '.join(lists) or 'none'}")
+    if not lists and {"version", "layers"} <= document.keys():
+        raise ClosureError("a plan, not a closure: build takes it with --plan")
     if not lists:  # An empty closure is a list of nodes too, where nothing else is one.
         lists = [name for name, value in document.items() if bytes(value).replace(b" ", b"") == b"[]"]
     if len(lists) != 1:
