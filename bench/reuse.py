@@ -1,6 +1,6 @@
 """The figures of docs/layering.md: update histories replayed for every strategy, and images that share packages.
 
-python -m bench.reuse [--images web,kde] [--max-layers 42,100] [--markdown FILE] [--svg FILE]
+python -m bench.reuse [--images web,kde] [--max-layers 42,100] [--held-out] [--markdown FILE] [--svg FILE]
 
 What is counted, and how, is the business of ../shared/replay; its planner is called here in this process instead of as
 a command, which gives the same plans sooner. It takes about ten minutes.
@@ -83,13 +83,19 @@ def _replay_module(name: str) -> ModuleType:
     return module
 
 
-def replays(images: Sequence[str], limits: Sequence[int]) -> list[Figures]:
-    """Replay all histories with every strategy; the one that remembers also with memory."""
+def replays(images: Sequence[str], limits: Sequence[int], *, held_out: bool = False) -> list[Figures]:
+    """Replay all histories with every strategy; the one that remembers also with memory.
+
+    ``held_out``: judge the second half of each past, with the first half as the past, instead of the judged updates.
+    """
     replay = _replay_module("replay")
     found = []
     for history in _HISTORIES:
         with gzip.open(SHARED / "replay" / f"{history}.json.gz") as file:
             data = json.load(file)
+        for each in data.values() if held_out else ():
+            half = len(each["train"]) // 2
+            each["train"], each["test"] = each["train"][:half], each["train"][half:]
         for strategy, stateful in [*((name, False) for name in _STRATEGIES), ("expected-cost", True)]:
             work = f"{strategy}, with memory" if stateful else strategy
             for limit in limits:
@@ -191,11 +197,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.reuse", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--images", default="web,browser,tex,ml,kde")
     parser.add_argument("--max-layers", default="42,100")
+    parser.add_argument("--held-out", action="store_true", help="judge the second half of each past")
     parser.add_argument("--markdown", type=Path, default=_OUTPUT / "reuse.md")
     parser.add_argument("--svg", type=Path, default=_OUTPUT / "reuse.svg")
     options = parser.parse_args()
     limits = [int(limit) for limit in options.max_layers.split(",")]
-    found = replays(options.images.split(","), limits)
+    found = replays(options.images.split(","), limits, held_out=options.held_out)
     shared = shares(limits)
     for file, text in ((options.markdown, markdown(found, shared)), (options.svg, picture(found))):
         file.parent.mkdir(parents=True, exist_ok=True)
