@@ -11,6 +11,9 @@ from .errors import DestinationError
 __all__ = ["FileOutput", "flush"]
 
 _PART = 8 << 20  # bytes that the disk is given at once; a signal waits for no more than these
+# Bytes of one write. The kernel takes memory for a new file in blocks as large as what is written, and a virtual
+# machine may have given large free blocks back to its host, which is then asked for each of them again.
+_WRITE = 64 << 10
 
 
 class FileOutput:
@@ -33,7 +36,7 @@ class FileOutput:
         """
         try:
             while data:
-                written = os.write(self._fd, data)
+                written = os.write(self._fd, data[:_WRITE])
                 data = data[written:]
                 self._position += written
             if self._position - self._started >= _PART:
