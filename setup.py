@@ -20,7 +20,7 @@ if sanitize:
     flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     links += ["-fsanitize=address,undefined"]
 
-topics = ["graph", "partition", "order", "names", "header", "xattr", "tar", "nar", "disk"]
+topics = ["graph", "partition", "order", "names", "header", "xattr", "table", "measure", "tar", "nar", "disk"]
 core = Extension(
     "fastlayers._core",
     ["src/fastlayers/_core.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics)],
