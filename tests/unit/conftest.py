@@ -1,5 +1,6 @@
-"""Registries in this process, folders to work in."""
+"""Registries in this process, the small store, and what a machine would add to it."""
 
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from fake_registry import FakeRegistry
 from fastlayers.registry import transport
+from nix_stores import make_database, make_registered_store, moved, registered
 from stores import make_store
 
 pytest.register_assert_rewrite("malformed")
@@ -44,3 +46,36 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = signal.getsignal(signal.SIGTERM)
     yield tmp_path
     signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def no_nix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing falls back on this machine's Nix unseen, or on its store."""
+    monkeypatch.setenv("PATH", "/nowhere")
+    for name in ("NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_REMOTE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """The folder below which the small store and its database are."""
+    return make_registered_store(tmp_path)
+
+
+@pytest.fixture
+def by_variables(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same store where NIX_STORE_DIR and NIX_STATE_DIR say that it is."""
+    folder = tmp_path / "other"
+    nodes = [
+        {
+            **node,
+            "path": moved(folder, node["path"]),
+            "references": [moved(folder, path) for path in node["references"]],
+        }
+        for node in registered(root)
+    ]
+    shutil.copytree(root / "nix/store", folder / "store", symlinks=True)
+    make_database(folder / "state/db", nodes)
+    monkeypatch.setenv("NIX_STORE_DIR", str(folder / "store"))
+    monkeypatch.setenv("NIX_STATE_DIR", str(folder / "state"))
+    return folder
