@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from caches import named_nodes
 from fake_registry import FakeRegistry
-from fastlayers.registry import transport
+from fastlayers import DigestCache
+from fastlayers.registry import sink, transport
 from nix_stores import make_database, make_registered_store, moved, registered
-from stores import make_store
+from stores import make_store, write_json
 
-pytest.register_assert_rewrite("malformed")
+pytest.register_assert_rewrite("malformed", "pushes")
 
 
 @pytest.fixture
@@ -34,6 +36,27 @@ def other() -> Iterator[FakeRegistry]:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is tried again is tried again at once."""
     monkeypatch.setattr(transport, "FIRST_WAIT", 0.001)
+
+
+@pytest.fixture
+def streaming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every layer counts as large."""
+    monkeypatch.setattr(sink, "_HELD", 0)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """The small store, with its graph.json; and with one, named.json, that knows its store paths where they are."""
+    make_store(tmp_path)
+    write_json(tmp_path / "named.json", {"graph": named_nodes(tmp_path / "root")})
+    return tmp_path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DigestCache:
+    """One that is empty; the store of named.json is Nix's."""
+    monkeypatch.setenv("NIX_STORE_DIR", str(tmp_path / "root/nix/store"))
+    return DigestCache.open(str(tmp_path / "cache"))
 
 
 @pytest.fixture
