@@ -31,7 +31,7 @@ from malformed import (
     refuse,
     text,
 )
-from stores import ABSENT, APP, BASE, LIB, write_file, write_json
+from stores import ABSENT, APP, BASE, CONF, LIB, write_file, write_json
 
 
 def config(document: Any) -> Callable[[Path], object]:
@@ -65,21 +65,6 @@ CONFIGS = [
     Case("half a surrogate pair in a command", (*BUILD, *TO, "--cmd", '["\\ud800"]'), CONFIG, "not UTF-8"),
 ]
 
-CONF = {
-    "architecture": "amd64",
-    "config": {},
-    "store_dir": "/nix/store",
-    "from_image": None,
-    "store_layers": [[APP], [LIB, BASE]],
-    "customisation_layer": "/nix/store/custom",
-    "repo_tag": "a:b",
-    "created": "1970-01-01T00:00:01+00:00",
-    "mtime": "1970-01-01T00:00:01+00:00",
-    "uid": "0",
-    "gid": "0",
-    "uname": "root",
-    "gname": "root",
-}
 STREAM = ("stream", "conf.json", "--store-root", "root", "--quiet")
 
 
