@@ -1,6 +1,7 @@
 /* A layer's table of entries (see _table.h and, for what is done with a whole one, _tar.h). */
 #include "_table.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
@@ -90,6 +91,31 @@ void fl_layer_free(struct fl_layer *layer) {
     free(layer->text);
     free(layer->path);
     free(layer);
+}
+
+size_t fl_records_length(const struct fl_layer *layer, const struct entry *entry, const char *path, size_t length,
+                         const char *target, int *binary, int *long_path, int *long_target) {
+    const struct owner *owner = &layer->owners[entry->owner];
+    struct text_kind kind = fl_kind_of(path, length);
+    size_t total = owner->names + owner->ids + layer->mtime_length + entry->xattrs;
+    size_t name = length + (entry->type == '5');
+    *long_path = !kind.ascii || name > NAME_LENGTH;
+    *binary = (*long_path && !kind.utf8) || (owner->names && !owner->utf8);
+    *long_target = 0;
+    if (*long_path) total += fl_record_length(4, name);
+    if (entry->type == '2') {
+        kind = fl_kind_of(target, entry->target);
+        *long_target = !kind.ascii || entry->target > NAME_LENGTH;
+        if (*long_target) {
+            total += fl_record_length(8, entry->target);
+            *binary |= !kind.utf8;
+        }
+    }
+    if (entry->size > (uint64_t)MAX_SIZE) {
+        char digits[NUMBER_LENGTH];
+        total += fl_record_length(4, (size_t)snprintf(digits, sizeof digits, "%llu", (unsigned long long)entry->size));
+    }
+    return total ? total + (*binary ? 21 : 0) : 0;
 }
 
 static uint64_t mix(uint64_t state, uint64_t value) {  /* a round of splitmix64's finaliser */
