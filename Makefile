@@ -1,8 +1,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+PYX = $(wildcard src/fastlayers/*.pyx)
+CYTHONED = $(PYX:.pyx=.c)
 SOURCES = pyproject.toml setup.py MANIFEST.in README.md LICENSE \
-	$(wildcard src/fastlayers/*.pyx src/fastlayers/_[!c]*.c src/fastlayers/*.h)
+	$(PYX) $(filter-out $(CYTHONED),$(wildcard src/fastlayers/*.c)) $(wildcard src/fastlayers/*.h)
 
 .PHONY: test lint bench demo clean
 
@@ -14,7 +16,7 @@ lint: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	PATH="$(abspath $(BIN)):$$PATH" cython-lint src
-	$(BIN)/stubtest --allowlist .ci/stubtest-allowlist.txt fastlayers._core
+	$(BIN)/stubtest --allowlist .ci/stubtest-allowlist.txt fastlayers._core fastlayers._archive
 
 # make bench BENCHFLAGS='--closure graph.json' for a real closure; docs/benchmarks.md says more.
 bench: $(VENV)/.ready
@@ -49,4 +51,4 @@ $(DEMO)/.ready: $(SOURCES) $(shell find src/fastlayers -name '*.py' -o -name '*.
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist src/fastlayers.egg-info src/fastlayers/_core.c src/fastlayers/_core.*.so
+	rm -rf $(VENV) $(DEMO) build dist src/fastlayers.egg-info $(CYTHONED) $(PYX:.pyx=.*.so)

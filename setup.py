@@ -20,18 +20,24 @@ if sanitize:
     flags += ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"]
     links += ["-fsanitize=address,undefined"]
 
-topics = ["graph", "partition", "order", "names", "header", "xattr", "tar", "nar", "disk"]
-core = Extension(
-    "fastlayers._core",
-    ["src/fastlayers/_core.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics)],
-    depends=glob("src/fastlayers/*.h"),
-    extra_compile_args=flags,
-    extra_link_args=links,
-)
+topics = {
+    "core": ["graph", "partition", "order", "names"],
+    "archive": ["header", "xattr", "table", "measure", "tar", "nar", "disk"],
+}
+extensions = [
+    Extension(
+        f"fastlayers._{name}",
+        [f"src/fastlayers/_{name}.pyx", *(f"src/fastlayers/_{topic}.c" for topic in topics[name])],
+        depends=glob("src/fastlayers/*.h"),
+        extra_compile_args=flags,
+        extra_link_args=links,
+    )
+    for name in topics
+]
 
 setup(
     ext_modules=cythonize(
-        [core],
+        extensions,
         compiler_directives={
             "language_level": 3,
             "boundscheck": debug,

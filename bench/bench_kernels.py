@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from bench.graphs import kernels
 from fastlayers import _core
 from fastlayers.closure import Closure
 from fastlayers.popularity import order_by_popularity
@@ -35,19 +35,6 @@ def closure(document: Path) -> Closure:
     return nix_json.read(str(document), any_names=True)
 
 
-def kernel(closure: Closure) -> NDArray[np.uint64]:
-    """All that is done in C: the topological order, the path counts and the sums; limbs, shape (n, L)."""
-    n = len(closure)
-    order = np.empty(n, dtype=np.int32)
-    _core.topological_order(closure.indptr, closure.indices, order)
-    paths = np.empty((n, 1), dtype=np.uint64)
-    while not _core.path_counts(closure.indptr, closure.indices, order, paths):
-        paths = np.empty((n, 2 * paths.shape[1]), dtype=np.uint64)
-    counts = np.empty_like(paths)
-    _core.popularity(closure.indptr, closure.indices, order, paths, counts)
-    return counts
-
-
 def test_json_load(benchmark: Any, document: Path) -> None:
     def load() -> None:
         with document.open("rb") as file:
@@ -62,7 +49,7 @@ def test_topological_order(benchmark: Any, closure: Closure) -> None:
 
 
 def test_popularity_kernel(benchmark: Any, closure: Closure) -> None:
-    benchmark(kernel, closure)
+    benchmark(kernels, closure.indptr, closure.indices)
 
 
 def test_popularity_with_names(benchmark: Any, closure: Closure) -> None:

@@ -17,8 +17,8 @@ from fastlayers import LayerRecipe, LayerTask, make_layer
 from fastlayers.compression import Codec
 from fastlayers.contents import Tree
 
+from .graphs import kernels
 from .inputs import CORES, Bench, csr, made_text, missing, small_tree
-from .rows import kernels
 from .timing import Command
 
 __all__ = ["GROWTH", "Growth"]

@@ -7,8 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from fastlayers import Closure
+from fastlayers.sources import nix_store
 from oracles.nar import nar, nar_hash
-from stores import NODES, make_store
+from stores import APP, NODES, make_store
 
 SCHEMA = (Path(__file__).parent / "data" / "nix-schema.sql").read_text()
 
@@ -67,3 +69,17 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, bytes]]:
         for entry in os.scandir(folder)
         if entry.is_file()
     }
+
+
+def database_of(root: Path) -> Path:
+    return root / "nix/var/nix/db/db.sqlite"
+
+
+def read(root: Path, *names: str) -> Closure:
+    """The closure of the application, or of these names."""
+    return nix_store.read(names or [APP], store_root=str(root))
+
+
+def moved(folder: Path, path: str) -> str:
+    """A store path, or a text with some, as in a store in another folder."""
+    return path.replace("/nix/store", str(folder / "store"))

@@ -16,6 +16,23 @@ NODES: list[dict[str, Any]] = [
     {"path": BASE, "references": [], "narSize": 456},
 ]
 
+# All keys that a conf.json of nixpkgs' streamed image has to have.
+CONF: dict[str, Any] = {
+    "architecture": "amd64",
+    "config": {},
+    "store_dir": "/nix/store",
+    "from_image": None,
+    "store_layers": [[APP], [LIB, BASE]],
+    "customisation_layer": "/nix/store/custom",
+    "repo_tag": "a:b",
+    "created": "1970-01-01T00:00:01+00:00",
+    "mtime": "1970-01-01T00:00:01+00:00",
+    "uid": "0",
+    "gid": "0",
+    "uname": "root",
+    "gname": "root",
+}
+
 
 def write_file(path: Path, data: bytes | str = b"", mode: int = 0o444) -> Path:
     """A file, with the folders above it."""

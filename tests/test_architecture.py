@@ -18,7 +18,7 @@ ROOT = Path(fastlayers.__file__).parent
 # modules is a folder.
 STAGES = [
     ["errors"],
-    ["_core"],
+    ["_archive", "_core"],
     ["contents"],
     ["digest"],
     ["disk"],
@@ -51,6 +51,7 @@ STAGES = [
 ORDER = {name: number for number, names in enumerate(STAGES) for name in names}
 LIGHT = [
     "errors",
+    "_archive",
     "_core",
     "contents",
     "digest",
@@ -68,7 +69,7 @@ LIGHT = [
     "sources.filelists",
 ]
 HEAVY = {"numpy", "scipy", "argparse", "argcomplete", "rich", "msgspec", "elftools", "packaging"}
-LINUX = {"_core", "layer", "outer"}  # read trees and write tars
+LINUX = {"layer", "outer"}  # read trees and write tars
 LINUX_CALLS = {"splice", "copy_file_range", "sched_getaffinity", "memfd_create", "posix_fadvise", "posix_fallocate",
                "sendfile", "eventfd", "pidfd_open", "unshare", "setns", "F_SETPIPE_SZ", "O_TMPFILE"}  # fmt: skip
 
@@ -84,6 +85,7 @@ def modules() -> dict[str, ast.Module]:
 
 
 MODULES = modules()
+NATIVE = {path.stem for path in ROOT.glob("*.pyx")}
 PRINTING = {"report", "__main__", *(name for name in MODULES if name.partition(".")[0] == "cli")}
 
 
@@ -106,7 +108,7 @@ def imports(name: str, node: ast.AST, *, lazy: bool = True) -> Iterator[str]:
             whole = ".".join([*base, *(child.module.split(".") if child.module else [])])
             for alias in child.names:
                 inner = f"{whole}.{alias.name}" if whole else alias.name
-                yield "." + (inner if inner in MODULES or inner == "_core" else whole)
+                yield "." + (inner if inner in MODULES or inner in NATIVE else whole)
         elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             for other in child.orelse:
                 yield from imports(name, ast.Module([other], []), lazy=lazy)
@@ -119,7 +121,7 @@ def stage(module: str) -> int:
 
 
 def test_every_module_has_a_stage() -> None:
-    assert {name.partition(".")[0] for name in MODULES} | {"_core"} == set(ORDER)
+    assert {name.partition(".")[0] for name in MODULES} | NATIVE == set(ORDER)
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -1,20 +1,11 @@
 #include "_graph.h"
+#include "_processors.h"
 
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* One function for each kind of vector unit, chosen when the module is loaded. It takes ifuncs, so ELF with glibc;
- * sanitizers cannot instrument what runs that early. Elsewhere (aarch64, macOS) the baseline has 128-bit vectors. */
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && defined(__has_attribute)
-#if __has_attribute(target_clones)
-#define MULTIVERSION __attribute__((target_clones("avx512f", "avx2", "default")))
-#endif
-#endif
-#ifndef MULTIVERSION
-#define MULTIVERSION
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#define MULTIVERSION TARGET_CLONES("avx512f", "avx2", "default")
 
 enum { BLOCK = 512, WORDS = BLOCK / 64, BYTES = BLOCK / 8 };
 

@@ -1,9 +1,13 @@
-/* What _tar.c and _nar.c share: a layer's table of entries, and the stream that reads it in either format. */
+/* A layer's table of entries, and the stream that reads it: as a tar (_tar.c) or as NARs (_nar.c). */
 #ifndef FASTLAYERS_LAYER_H
 #define FASTLAYERS_LAYER_H
 
 #include "_header.h"
 #include "_tar.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct entry {
     uint64_t size;    /* of the file's bytes */
@@ -102,5 +106,20 @@ void *fl_grow(void *block, size_t *room, size_t needed, size_t unit);
 
 /* A stream that has nothing yet but its layer and its format. */
 struct fl_stream *fl_stream_make(const struct fl_layer *, fl_format *);
+
+/* Leaves where something went wrong, and why. */
+static inline enum fl_status fail(struct fl_place *place, enum fl_status status, const char *path) {
+    place->error = status == FL_SYSTEM || status == FL_OUTPUT ? errno : 0;
+    free(place->path);
+    place->path = strdup(path);
+    return place->path ? status : FL_NO_MEMORY;
+}
+
+static inline size_t padded(size_t size) { return (size + BLOCK - 1) / BLOCK * BLOCK; }
+
+/* The length of an entry's pax records; 0 when it needs none. path is the name in the archive but for the slash of a
+ * directory, which counts. */
+size_t fl_records_length(const struct fl_layer *, const struct entry *, const char *path, size_t length,
+                         const char *target, int *binary, int *long_path, int *long_target);
 
 #endif

@@ -1,19 +1,12 @@
 #include "_partition.h"
+#include "_processors.h"
 
 #include <assert.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && defined(__has_attribute)
-#if __has_attribute(target_clones)
-#define MULTIVERSION __attribute__((target_clones("arch=x86-64-v3", "popcnt", "default")))
-#endif
-#endif
-#ifndef MULTIVERSION
-#define MULTIVERSION
-#endif
-#define INLINE static inline __attribute__((always_inline))
+#define MULTIVERSION TARGET_CLONES("arch=x86-64-v3", "popcnt", "default")
 
 static void *allocate(int64_t items, size_t size) { return malloc(items ? (size_t)items * size : 1); }
 

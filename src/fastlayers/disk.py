@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from ._core import start_writing, wait_written
+from ._archive import start_writing, wait_written
 from .errors import DestinationError
 
 __all__ = ["FileOutput", "flush"]

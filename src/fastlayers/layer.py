@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Protocol
 
-from . import _core
+from . import _archive
 from .compression import Codec
 from .contents import Contents, FileList, FilePart, Generated, GeneratedEntry, Tree, file_state
 from .digest import pass_on, pump
@@ -132,10 +132,10 @@ class MeasuredLayer:
 
     recipe: LayerRecipe
     size: int
-    table: _core.TarLayer | None = field(repr=False)
+    table: _archive.TarLayer | None = field(repr=False)
     look: Look | None = field(default=None, repr=False)
 
-    def tar(self) -> _core.TarLayer:
+    def tar(self) -> _archive.TarLayer:
         """The table; where it is not kept the entries are looked at once more."""
         return measure(self.recipe) if self.table is None else self.table
 
@@ -278,7 +278,7 @@ class LayerTask:
     codec: Codec = Codec()  # noqa: RUF009  frozen
     sinks: tuple[Sink, ...] = ()
     threads: int = 1
-    table: _core.TarLayer | None = field(default=None, repr=False)
+    table: _archive.TarLayer | None = field(default=None, repr=False)
     nar_hashes: tuple[tuple[str, str], ...] = ()
     known: LayerDescriptor | None = None
     verify: bool = False
@@ -290,7 +290,7 @@ class LayerTask:
         return LayerTask, (recipe, self.codec, self.sinks, self.threads, *rest)
 
 
-def measure(recipe: LayerRecipe) -> _core.TarLayer:
+def measure(recipe: LayerRecipe) -> _archive.TarLayer:
     """Look at every entry of a layer, open no file, and know the exact size of its tar.
 
     Raises:
@@ -298,7 +298,7 @@ def measure(recipe: LayerRecipe) -> _core.TarLayer:
     """
     profile = recipe.profile
     try:
-        layer = _core.TarLayer(
+        layer = _archive.TarLayer(
             uid=profile.uid,
             gid=profile.gid,
             uname=profile.uname,
@@ -350,7 +350,7 @@ def _parents(paths: Sequence[str]) -> set[str]:
     return found
 
 
-def _add_union(layer: _core.TarLayer, recipe: LayerRecipe) -> None:
+def _add_union(layer: _archive.TarLayer, recipe: LayerRecipe) -> None:
     """Add the sorted union of the entries of nodes that share directories."""
     entries: dict[str, Contents] = {}
     generated: dict[str, GeneratedEntry] = {}
@@ -387,7 +387,7 @@ def _add_union(layer: _core.TarLayer, recipe: LayerRecipe) -> None:
             layer.add_path(path)
 
 
-def _add_generated(layer: _core.TarLayer, entry: GeneratedEntry) -> None:
+def _add_generated(layer: _archive.TarLayer, entry: GeneratedEntry) -> None:
     path, data, owner, xattrs = entry.path, entry.data, entry.owner, entry.xattrs
     if isinstance(data, FilePart):
         size = -1 if data.size is None else data.size
@@ -504,7 +504,7 @@ def _changed(recipe: LayerRecipe) -> LayerError:
 
 def _produce(
     task: LayerTask,
-    layer: _core.TarLayer,
+    layer: _archive.TarLayer,
     store: Callable[[memoryview], object],
     tick: Callable[[int], object],
     trusted: LayerDescriptor | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from ._core import TarLayer
+from ._archive import TarLayer
 from .digest import pump
 from .errors import LayerError
 

@@ -19,7 +19,7 @@ from multiprocessing.sharedctypes import Synchronized
 from types import FrameType
 from typing import Protocol
 
-from ._core import TarLayer
+from ._archive import TarLayer
 from .errors import FastlayersError
 from .layer import LayerDescriptor, LayerRecipe, LayerTask, Look, MeasuredLayer, make_layer, measure, split_recipe
 

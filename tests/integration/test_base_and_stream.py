@@ -14,6 +14,7 @@ import pytest
 
 from integration.clients import Docker, NixClosure, Podman, call, fastlayers, image_config
 from required import require_tool
+from stores import CONF
 
 BASE = "fastlayers-base:1"
 NAME = "fastlayers-on-base:1"
@@ -107,19 +108,11 @@ def conf(git_closure: NixClosure, tmp_path: Path) -> Path:
     (customisation / "checksum").write_text(checksum + "\n")
     plan = fastlayers("plan", git_closure.folder / "graph.json", "--max-layers", "19", "--format", "layers")
     values = {
-        "architecture": "amd64",
+        **CONF,
         "config": {"Cmd": git_closure.command.split()},
-        "store_dir": "/nix/store",
-        "from_image": None,
         "store_layers": json.loads(plan),
         "customisation_layer": str(customisation),
         "repo_tag": NAME,
-        "created": "1970-01-01T00:00:01+00:00",
-        "mtime": "1970-01-01T00:00:01+00:00",
-        "uid": "0",
-        "gid": "0",
-        "uname": "root",
-        "gname": "root",
     }
     (tmp_path / "conf.json").write_text(json.dumps(values))
     return tmp_path / "conf.json"

@@ -96,7 +96,7 @@ class Nix:
         )
         checkout = folder / "fastlayers"
         for name in ("nix", "src", "tests"):
-            ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_core.c")
+            ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.egg-info", "_archive.c", "_core.c")
             shutil.copytree(PROJECT / name, checkout / name, ignore=ignored)
         for name in ("LICENSE", "MANIFEST.in", "README.md", "flake.nix", "pyproject.toml", "setup.py"):
             shutil.copy(PROJECT / name, checkout)

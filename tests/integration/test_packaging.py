@@ -15,9 +15,10 @@ from integration.clients import call
 SCRIPT = """
 import json, sys
 import fastlayers
-from fastlayers import _core
+from fastlayers import _archive, _core
 assert fastlayers.__file__.startswith(sys.prefix), fastlayers.__file__
-assert _core.__file__.startswith(sys.prefix), _core.__file__
+for module in _archive, _core:
+    assert module.__file__.startswith(sys.prefix), module.__file__
 from fastlayers.reuse.page import render_page
 assert render_page([], []).startswith("<!DOCTYPE html>")
 missing = [name for name in fastlayers.__all__ if not hasattr(fastlayers, name)]
@@ -31,19 +32,21 @@ def test_the_sdist_has_what_the_extension_is_made_of(distributions: Path) -> Non
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as tar:
         names = {name.partition("/")[2] for name in tar.getnames()}
-    sources = {"_core.pyx", "_core.pyi", "py.typed", "_graph.c", "_graph.h", "_names.c", "_names.h", "_tar.c", "_tar.h"}
-    assert {f"src/fastlayers/{name}" for name in sources} <= names
+    native = {"_archive.pyx", "_archive.pyi", "_tar.c", "_tar.h", "_core.pyx", "_core.pyi", "_graph.c", "_graph.h"}
+    assert {f"src/fastlayers/{name}" for name in {"py.typed", *native}} <= names
     assert {f"src/fastlayers/reuse/page.{kind}" for kind in ("html", "css", "js")} <= names
     assert {"LICENSE", "README.md", "pyproject.toml", "setup.py", "tests/conftest.py"} <= names
-    assert "src/fastlayers/_core.c" not in names  # made by Cython, anew on every machine
+    assert not {"src/fastlayers/_archive.c", "src/fastlayers/_core.c"} & names  # made by Cython, anew on every machine
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
 
 
 def test_the_wheel_has_types_and_no_sources(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
-    assert {"fastlayers/py.typed", "fastlayers/_core.pyi", "fastlayers/sources/venv.py"} <= names
-    assert [name for name in names if name.startswith("fastlayers/_core.") and name.endswith(".so")]
+    assert {"fastlayers/py.typed", "fastlayers/sources/venv.py"} <= names
+    for module in ("_archive", "_core"):
+        assert f"fastlayers/{module}.pyi" in names
+        assert [name for name in names if name.startswith(f"fastlayers/{module}.") and name.endswith(".so")]
     assert not [name for name in names if name.endswith((".pyx", ".c", ".h"))]
     assert all(name.startswith(("fastlayers/", "fastlayers-")) for name in names)
 

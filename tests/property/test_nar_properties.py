@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastlayers._core import TarLayer, TarStream
+from fastlayers._archive import TarLayer, TarStream
 from oracles import nar as oracle
 from oracles.tar import Owner, layer
 from property.test_tar_properties import DISK, PARENTS, TOP, TREES, layer_of, read, write, written

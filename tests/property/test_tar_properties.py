@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from fastlayers._core import TarLayer
+from fastlayers._archive import TarLayer
 from oracles import tar as oracle
 
 TOP = "/nix/store/abc-x"

@@ -17,16 +17,7 @@ import pytest
 from fastlayers import __version__
 from fastlayers.cli import COMMANDS
 from nix_stores import make_database, registered
-from stores import APP, BASE, LIB, make_store, write_json
-
-
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    make_store(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    for name in ("VIRTUAL_ENV", "SOURCE_DATE_EPOCH", "NIX_STORE_DIR", "NIX_STORE", "NIX_STATE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
+from stores import APP, BASE, LIB, write_json
 
 
 def fastlayers(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:

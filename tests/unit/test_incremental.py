@@ -30,7 +30,7 @@ from fastlayers import (
     stream_image,
 )
 from fastlayers.build import BuildResult
-from stores import APP, BASE, LIB, make_store, write_file, write_json
+from stores import APP, BASE, CONF, LIB, make_store, write_file, write_json
 
 GZIP = Codec("gzip")
 
@@ -480,11 +480,9 @@ def write_conf(store: Path) -> Path:
         pass
     digest = hashlib.sha256(Path("customisation/layer.tar").read_bytes()).hexdigest()
     Path("customisation/checksum").write_text(digest)
-    date = "1970-01-01T00:00:01+00:00"
-    conf = {"architecture": "amd64", "config": {}, "store_dir": str(store / "nix/store"), "from_image": None}
-    conf |= {"store_layers": layers, "customisation_layer": os.path.abspath("customisation"), "repo_tag": "a:1"}
-    conf |= {"created": date, "mtime": date, "uid": "0", "gid": "0", "uname": "root", "gname": "root"}
-    return write_json(Path("conf.json"), conf) or Path("conf.json")
+    conf = {**CONF, "store_dir": str(store / "nix/store"), "store_layers": layers}
+    conf["customisation_layer"] = os.path.abspath("customisation")
+    return write_json(Path("conf.json"), conf)
 
 
 def stream(conf: Path, **options: Any) -> bytes:

@@ -23,7 +23,7 @@ from fastlayers import (
 )
 from fastlayers.contents import Generated, GeneratedEntry, Tree
 from nix_stores import make_registered_store
-from stores import ABSENT, APP, BASE, LIB, NODES, write_file, write_json
+from stores import ABSENT, APP, BASE, CONF, LIB, NODES, write_file, write_json
 
 
 @pytest.fixture
@@ -126,25 +126,7 @@ def conf(root: Path) -> Path:
     """A conf.json of nixpkgs for two layers."""
     layer = write_file(root / "nix/store/custom/layer.tar", bytes(10240))
     write_file(layer.with_name("checksum"), hashlib.sha256(layer.read_bytes()).hexdigest() + "\n")
-    return write_json(
-        Path("conf.json"),
-        {
-            "architecture": "amd64",
-            "config": {},
-            "os": "linux",
-            "store_dir": "/nix/store",
-            "from_image": None,
-            "store_layers": [[BASE], [LIB, APP]],
-            "customisation_layer": "/nix/store/custom",
-            "repo_tag": "app:1",
-            "created": "1970-01-01T00:00:01+00:00",
-            "mtime": "1970-01-01T00:00:01+00:00",
-            "uid": "0",
-            "gid": "0",
-            "uname": "root",
-            "gname": "root",
-        },
-    )
+    return write_json(Path("conf.json"), {**CONF, "store_layers": [[BASE], [LIB, APP]]})
 
 
 def stream(conf: Path, root: Path, **options: Any) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fastlayers import LayerError, LayerRecipe
-from fastlayers._core import TarLayer, keeps_xattr
+from fastlayers._archive import TarLayer, keeps_xattr
 from fastlayers.contents import Tree
 from fastlayers.layer import measure
 from required import require_root, unavailable

@@ -91,7 +91,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
         if "_ARGCOMPLETE" in os.environ:
             from .completion import complete_command_line
 
-            complete_command_line()
+            complete_command_line(_whole_parser())
         _run_command(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()
     except FastlayersError as error:
@@ -143,6 +143,15 @@ def top_parser() -> Parser:
     listing = "\n".join(f"{name:12}{summary}" for name, summary in COMMANDS.items())
     parser.add_argument_group("Commands", listing)
     parser.epilog = _MORE
+    return parser
+
+
+def _whole_parser() -> Parser:
+    """The parser of the whole command line, with every command's arguments."""
+    parser = top_parser()
+    commands = parser.add_subparsers()
+    for name, summary in COMMANDS.items():
+        load(name).define(commands.add_parser(name, help=summary))
     return parser
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
 
-from .. import _core
+from .. import _archive
 from ..contents import FilePart, Generated, GeneratedEntry, file_state
 from ..errors import ConfigError, LayerError
 
@@ -70,7 +70,7 @@ def _xattrs(path: str) -> tuple[tuple[str, bytes], ...]:
         if error.errno == errno.ENOTSUP:  # a file system without them
             return ()
         raise
-    names = sorted(filter(_core.keeps_xattr, found))
+    names = sorted(filter(_archive.keeps_xattr, found))
     if any("=" in name for name in names):
         raise LayerError(f"{path}: an extended attribute whose name has = in it cannot go into a layer")
     return tuple((name, os.getxattr(path, name, follow_symlinks=False)) for name in names)
@@ -158,7 +158,7 @@ def _attributes(member: tarfile.TarInfo, place: str) -> tuple[tuple[str, bytes],
     found = []
     for key, value in member.pax_headers.items():
         attribute = key.removeprefix(_XATTR)
-        if attribute != key and _core.keeps_xattr(attribute):
+        if attribute != key and _archive.keeps_xattr(attribute):
             if not attribute.removeprefix("user."):
                 raise LayerError(f"{place}: an extended attribute without a name")
             found.append((attribute, value.encode("utf-8", "surrogateescape")))
