@@ -10,7 +10,6 @@ __all__ = [
     "FastlayersError",
     "ImageError",
     "LayerError",
-    "NoEngineError",
     "PlanError",
     "RegistryError",
 ]
@@ -59,10 +58,6 @@ class DestinationError(FastlayersError):
     """A destination cannot be written: a file, or an engine that cannot be reached or refuses."""
 
     exit_status = 8
-
-
-class NoEngineError(DestinationError):
-    """There is no engine where this machine says: its program is not installed, or the environment names none."""
 
 
 class RegistryError(FastlayersError):

@@ -35,9 +35,8 @@ from fastlayers import (
 )
 from fastlayers.build import BuildResult
 from fastlayers.cli.main import run
-from fastlayers.engines import held_chains
+from fastlayers.engines import NoEngine, held_chains
 from fastlayers.engines.docker_host import DockerHost
-from fastlayers.errors import NoEngineError
 from fastlayers.memory import Memory
 from stores import APP, BASE, LIB, make_store, write_file
 
@@ -496,7 +495,7 @@ def test_the_context_that_docker_uses(
         document = {"Name": "there", "Metadata": {}, "Endpoints": {"docker": endpoint}}
         write_file(folder / "meta.json", json.dumps(document))
     if isinstance(expected, str):
-        with pytest.raises(NoEngineError, match=re.escape(expected.replace("FOLDER", str(folder)))) as caught:
+        with pytest.raises(NoEngine, match=re.escape(expected.replace("FOLDER", str(folder)))) as caught:
             DockerHost.from_environment()
         assert "hunter2" not in one_line(caught)
         return
@@ -512,11 +511,11 @@ def test_contexts_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     write_file(tmp_path / "config.json", "[")
-    with pytest.raises(NoEngineError, match=rf"^{tmp_path}/config\.json: not a JSON object$"):
+    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: not a JSON object$"):
         DockerHost.from_environment()
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").mkdir()
-    with pytest.raises(NoEngineError, match=rf"^{tmp_path}/config\.json: Is a directory$"):
+    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: Is a directory$"):
         DockerHost.from_environment()
 
 

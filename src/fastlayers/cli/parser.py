@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 
-from ..errors import FastlayersError, NoEngineError
+from ..errors import FastlayersError
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
@@ -34,12 +34,9 @@ def checked(option: str, convert: Callable[P, T], *args: P.args, **kwargs: P.kwa
 
     Raises:
         UsageError: the package does not take it; the message names the option.
-        NoEngineError: it does, but this machine has no such engine.
     """
     try:
         return convert(*args, **kwargs)
-    except NoEngineError:  # the command line is right
-        raise
     except FastlayersError as error:
         raise UsageError(f"{option} {error}") from None
 

@@ -10,9 +10,13 @@ from typing import Protocol
 from ..errors import DestinationError
 from ..image import ImageName
 
-__all__ = ["FULL", "Engine", "Held", "Load", "Refused", "chain_id", "held_chains"]
+__all__ = ["FULL", "Engine", "Held", "Load", "NoEngine", "Refused", "chain_id", "held_chains"]
 
 FULL = "no space left on device"  # as engines say it
+
+
+class NoEngine(DestinationError):
+    """No engine is where this machine says: its program is not installed, or the environment names none."""
 
 
 class Refused(DestinationError):

@@ -15,7 +15,7 @@ import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import InsecureRequestWarning
 
-from ..errors import NoEngineError
+from . import NoEngine
 
 __all__ = ["DockerHost", "open_pool"]
 
@@ -49,7 +49,7 @@ class DockerHost:
         """What DOCKER_HOST says; else the context of DOCKER_CONTEXT or of docker's configuration; else the usual place.
 
         Raises:
-            NoEngineError: it is of no kind that is understood, or there is no such context.
+            NoEngine: it is of no kind that is understood, or there is no such context.
         """
         folder = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
         text = os.environ.get("DOCKER_HOST")
@@ -68,14 +68,14 @@ class DockerHost:
         file = os.path.join(folder, "contexts", "meta", hashed, "meta.json")
         document = _read_object(file)
         if document is None:
-            raise NoEngineError(f"{place}: there is no {file}")
+            raise NoEngine(f"{place}: there is no {file}")
         try:
             endpoint = document["Endpoints"]["docker"]
             text, any_certificate = endpoint["Host"], bool(endpoint.get("SkipTLSVerify"))
         except (LookupError, TypeError, AttributeError):
             text, any_certificate = None, False
         if not text or not isinstance(text, str):
-            raise NoEngineError(f"{place}: {file} names no engine")
+            raise NoEngine(f"{place}: {file} names no engine")
         certificates = os.path.join(folder, "contexts", "tls", hashed, "docker")
         tls = any_certificate or os.path.isdir(certificates) or text.startswith("https:")
         return cls._parse(place, text, certificates if tls else None, any_certificate=any_certificate)
@@ -87,7 +87,7 @@ class DockerHost:
             return cls(text, path)
         shown = _without_user(text)
         if scheme == "ssh":
-            raise NoEngineError(
+            raise NoEngine(
                 f"{place}: {shown}: ssh is not supported; let ssh forward the socket: "
                 "ssh -nNT -L /tmp/docker.sock:/var/run/docker.sock HOST, and DOCKER_HOST=unix:///tmp/docker.sock"
             )
@@ -97,7 +97,7 @@ class DockerHost:
         except ValueError:
             host, port = None, None
         if scheme not in ("tcp", "http", "https") or not host or parts.path.strip("/"):
-            raise NoEngineError(f"{place}: {shown}: expected unix://PATH or tcp://HOST[:PORT]")
+            raise NoEngine(f"{place}: {shown}: expected unix://PATH or tcp://HOST[:PORT]")
         port = port or (_PORT if certificates is None else _TLS_PORT)
         return cls(shown, "", host, port, certificates, any_certificate)
 
@@ -117,7 +117,7 @@ def _current_context(folder: str) -> str:
     file = os.path.join(folder, "config.json")
     name = (_read_object(file) or {}).get("currentContext") or ""
     if not isinstance(name, str):
-        raise NoEngineError(f"{file}: currentContext: not a name")
+        raise NoEngine(f"{file}: currentContext: not a name")
     return name
 
 
@@ -129,11 +129,11 @@ def _read_object(file: str) -> dict[str, Any] | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise NoEngineError(f"{file}: {error.strerror}") from None
+        raise NoEngine(f"{file}: {error.strerror}") from None
     except (ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):
-        raise NoEngineError(f"{file}: not a JSON object")
+        raise NoEngine(f"{file}: not a JSON object")
     return document
 
 
@@ -141,7 +141,7 @@ def open_pool(host: DockerHost) -> urllib3.HTTPConnectionPool:
     """Connections to an engine, which are made when they are needed.
 
     Raises:
-        NoEngineError: a certificate or key cannot be read.
+        NoEngine: a certificate or key cannot be read.
     """
     if host.socket:
         return _UnixPool(host.socket)
@@ -159,7 +159,7 @@ def open_pool(host: DockerHost) -> urllib3.HTTPConnectionPool:
         if os.path.exists(certificate):
             context.load_cert_chain(certificate, key)
     except OSError as error:  # of ssl too
-        raise NoEngineError(f"{host.certificates}: certificates cannot be used: {error.strerror or error}") from None
+        raise NoEngine(f"{host.certificates}: certificates cannot be used: {error.strerror or error}") from None
     return urllib3.HTTPSConnectionPool(host.host, host.port, maxsize=2, ssl_context=context)
 
 

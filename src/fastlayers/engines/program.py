@@ -10,8 +10,8 @@ import tempfile
 import threading
 from collections.abc import Sequence
 
-from ..errors import DestinationError, NoEngineError
-from . import FULL, Refused
+from ..errors import DestinationError
+from . import FULL, NoEngine, Refused
 
 __all__ = ["ProgramLoad", "ask", "find_program"]
 
@@ -26,12 +26,12 @@ def find_program(*names: str) -> str:
     """The first of some programs that is installed.
 
     Raises:
-        NoEngineError: none is.
+        NoEngine: none is.
     """
     for name in names:
         if shutil.which(name):
             return name
-    raise NoEngineError(f"{' or '.join(names)}: not installed")
+    raise NoEngine(f"{' or '.join(names)}: not installed")
 
 
 def ask(*command: str, whole: bool = True) -> str:
