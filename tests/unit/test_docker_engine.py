@@ -295,12 +295,17 @@ def test_a_signal_leaves_no_name_in_an_engine_that_has_all(moment: str, store: P
             asked.wait(60)
 
     engine.after_load, engine.load = name_late, load_and_wait  # type: ignore[method-assign, assignment]
-    command = [sys.executable, "-m", "fastlayers", "build", store / "graph.json", "--store-root", store / "root"]
+    arguments = ["build", str(store / "graph.json"), "--store-root", str(store / "root"), "--quiet"]
+    program = (
+        "from fastlayers.cli.main import run\n"
+        "from fastlayers.destinations import engine\n"
+        "from fastlayers.engines import docker\n"
+        "engine._FAREWELL = engine._COMING = docker._PARTING = 60\n"  # a busy machine need not be quick
+        f"run({[*arguments, '--to', 'docker-daemon:app:1']!r})"
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_Handler, "answer", seen)
-        with subprocess.Popen(
-            [*command, "--to", "docker-daemon:app:1", "--quiet"], stderr=subprocess.PIPE, text=True
-        ) as process:
+        with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
             assert arrived.wait(60)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130

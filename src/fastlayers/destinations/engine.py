@@ -27,7 +27,7 @@ from .archive import ArchiveStream
 
 __all__ = ["EngineImage"]
 
-_FAREWELL = 2.0  # seconds that giving up may take
+_FAREWELL = 0.5  # seconds that giving up may take; an engine does what it was asked for also after these
 _COMING = 0.3  # seconds of these in which an engine may yet name an image that it has all of
 _POLL = 0.05
 

@@ -31,7 +31,7 @@ __all__ = ["DockerEngine"]
 
 _QUICK = 60.0  # seconds until an answer to a question
 _FAREWELL = 10.0  # seconds for what is done when all else has failed
-_PARTING = 0.3  # seconds of these that a signal leaves
+_PARTING = 0.2  # seconds of these that a signal leaves
 _LOAD = 600.0  # seconds that the engine may let us wait while it reads an archive; it may take any time to unpack it
 _BLOCK = 1 << 20  # bytes that are read of the archive at once
 _LARGEST = 64 << 20  # bytes of an answer
