@@ -88,7 +88,8 @@ def make_layers(
         tasks: what to make; how many threads work on each is decided here.
         sizes: bytes of each layer's tar.
         jobs: how many workers; with one, and for a small image, no process is started.
-        waits: their sinks wait for others, so that also a small image has several workers, which are threads then.
+        waits: their sinks wait for others, so that also a small image has several workers; those that no core is there
+            for are threads, as all of a small image's are.
         executor: takes the tasks instead of workers of our own; its processes must see the same files.
         progress: is told the bytes of tar that have been made so far, ten times a second.
     """
