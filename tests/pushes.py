@@ -35,7 +35,8 @@ def push(
     **build: Any,
 ) -> BuildResult:
     """With a cache, an image of store paths whose NAR hashes are known, else of files below a root."""
-    destination = parse_destination(f"docker://{registry.host}/{to}", access=access, push=options)
+    verify = build.get("verify", False)
+    destination = parse_destination(f"docker://{registry.host}/{to}", access=access, push=options, verify=verify)
     closure = read_closure(str(store / ("named.json" if "cache" in build else "graph.json")))
     root = "" if "cache" in build else str(store / "root")
     return build_image(closure, [destination], **{"store_root": root, "jobs": 1, **build})

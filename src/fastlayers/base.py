@@ -41,6 +41,7 @@ __all__ = [
     "read_manifest",
 ]
 
+_LARGEST = 16 << 20  # bytes of a manifest, an index or a config
 _NAMES = 5  # that a message lists
 NO_ARCHIVE = (tarfile.TarError, EOFError, zlib.error, LZMAError)  # what reading one raises besides OSError
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -253,9 +254,13 @@ class StoredFolder:
         return os.stat(os.path.join(self.path, name)).st_size
 
     def read(self, name: str) -> bytes:
-        """All that is in it."""
+        """All that is in it: a document.
+
+        Raises:
+            ImageError: it is too large for one.
+        """
         with self.open(name) as file:
-            return file.read()
+            return _document(file, f"{self.path}: {name}")
 
     def open(self, name: str) -> AbstractContextManager[IO[bytes]]:
         """Its bytes, from the start."""
@@ -291,9 +296,13 @@ class StoredArchive:
         return self._member(name).size
 
     def read(self, name: str) -> bytes:
-        """All that is in it."""
+        """All that is in it: a document.
+
+        Raises:
+            ImageError: it is too large for one.
+        """
         with self.open(name) as file:
-            return file.read()
+            return _document(file, f"{self.path}: {name}")
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
@@ -305,6 +314,13 @@ class StoredArchive:
                 raise ImageError(f"{self.path}: {name}: not a file")
             with file:
                 yield file
+
+
+def _document(file: IO[bytes], place: str) -> bytes:
+    data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise ImageError(f"{place}: more than {_LARGEST} bytes, too many for a document")
+    return data
 
 
 def names_there(names: Iterable[object]) -> str:

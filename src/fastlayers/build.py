@@ -185,8 +185,8 @@ def build_image(
             closure. They are not looked for where there is a base, which may have them.
         verify_store: check every store path, before its layer is made, against the NAR hash that the closure tells, or
             else that the store has registered. Nothing that is remembered is trusted then.
-        jobs: how many worker processes, default all cores (and at least four for a registry); the bytes never
-            depend on it.
+        jobs: how many layers are made at once, by as many processes; default all cores. For a registry at least four,
+            by no more processes than cores. The bytes never depend on it.
         executor: makes the layers instead of worker processes of our own; it must see the same files.
         cache: what recipes gave before, and what they give now. A layer that is remembered is not hashed again; where
             all destinations have it, it is not made. None remembers nothing.

@@ -210,11 +210,11 @@ class DigestCache:
                 os.close(fd)
             if written == len(data):
                 os.rename(aside, self._path(key))
-                return
         except OSError:
             pass
-        with contextlib.suppress(OSError):
-            os.unlink(aside)
+        finally:  # also when a signal ends the build here
+            with contextlib.suppress(OSError):  # mostly since it was renamed
+                os.unlink(aside)
 
     def _folders(self) -> list[str]:
         try:

@@ -20,11 +20,11 @@ class FileOutput:
     """Writes to a file descriptor, from where it stands on.
 
     Attributes:
-        path: the file's.
+        place: what errors name: the file, or what it is a part of.
     """
 
-    def __init__(self, path: str, fd: int) -> None:
-        self.path = path
+    def __init__(self, place: str, fd: int) -> None:
+        self.place = place
         self._fd = fd
         self._position = self._started = os.lseek(fd, 0, os.SEEK_CUR)
 
@@ -43,7 +43,7 @@ class FileOutput:
                 start_writing(self._fd, self._started, self._position - self._started)
                 self._started = self._position
         except OSError as error:
-            raise DestinationError(f"{self.path}: {error.strerror}") from None
+            raise DestinationError(f"{self.place}: {error.strerror}") from None
 
     def finish(self, digest: str, size: int, again: Callable[[Callable[[memoryview], object]], None]) -> None:
         """Nothing is left to do: :func:`flush` is for who knows that the file is complete."""

@@ -191,29 +191,36 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class NewFile:
-    """A sink: a file that is made, and must not be there."""
+    """A sink: a file that is made, and must not be there; ``place`` is what errors name instead of it."""
 
     path: str
+    place: str = ""
 
     def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output:
         """Make the file."""
-        with _errors_of(self.path):
-            return FileOutput(self.path, os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        place = self.place or self.path
+        with _errors_of(place):
+            return FileOutput(place, os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
 
 
 @dataclass(frozen=True, slots=True)
 class FileRange:
-    """A sink: the bytes from ``offset`` on of a file that is there; for processes that share a file system alone."""
+    """A sink: the bytes from ``offset`` on of a file that is there; for processes that share a file system alone.
+
+    ``place`` is what errors name instead of the file.
+    """
 
     path: str
     offset: int
+    place: str = ""
 
     def open(self, known: LayerDescriptor | None, check: Callable[[], object]) -> Output:
         """Open the file."""
-        with _errors_of(self.path):
+        place = self.place or self.path
+        with _errors_of(place):
             fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
             os.lseek(fd, self.offset, os.SEEK_SET)
-            return FileOutput(self.path, fd)
+            return FileOutput(place, fd)
 
 
 @dataclass(frozen=True, slots=True)

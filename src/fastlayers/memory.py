@@ -217,9 +217,14 @@ class Memory:
             self._cache.put(key, made)
 
     def forget(self, contradiction: Contradiction) -> None:
-        """Drop from the cache what has turned out to be wrong."""
-        for number, layer in self._known.items():
-            if self._cache is not None and layer.digest == contradiction.digest:
+        """Drop from the cache all that it told of this image, if it told what has turned out to be wrong.
+
+        A cache that was wrong once may be so again: no further build shall have to fail for each of its errors. Where a
+        manifest was wrong the cache keeps what it has.
+        """
+        told = {number: layer for number, layer in self._known.items() if number not in self.told}
+        if self._cache is not None and any(layer.digest == contradiction.digest for layer in told.values()):
+            for number in told:
                 self._cache.drop(self._keys[number])
 
     def _cached(self, key: str) -> LayerDescriptor | None:

@@ -86,16 +86,19 @@ class LayersInOrder:
         name: Callable[[int, LayerDescriptor], str | None],
         codec: Codec = Codec(),  # noqa: B008  frozen
         spool: str | None = None,
+        spool_place: str = "",
     ) -> None:
         """``name`` is told the index of the next layer, and gives its member's name; None when it is not wanted.
 
         ``spool`` is the folder in which layer i is the file i; one that is not there is made with ``codec``.
+        ``spool_place`` is what errors name instead of the folder.
         """
         self._tar = tar
         self._layers = layers
         self._name = name
         self._codec = codec
         self._spool = spool
+        self._spool_place = spool_place
         self._ready: dict[int, LayerDescriptor] = {}
         self._next = 0
 
@@ -130,7 +133,7 @@ class LayersInOrder:
     def _copy(self, layer: LayerDescriptor) -> None:
         if not os.path.exists(self._spooled):  # remembered, and was thought not to be wanted
             recipe = self._layers[self._next].recipe
-            make_layer(LayerTask(recipe, self._codec, (NewFile(self._spooled),), known=layer))
+            make_layer(LayerTask(recipe, self._codec, (NewFile(self._spooled, self._spool_place),), known=layer))
         with open(self._spooled, "rb", buffering=0) as stored:
             block = memoryview(bytearray(BLOCK))
             while got := stored.readinto(block):

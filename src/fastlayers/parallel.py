@@ -88,7 +88,8 @@ def make_layers(
         tasks: what to make; how many threads work on each is decided here.
         sizes: bytes of each layer's tar.
         jobs: how many workers; with one, and for a small image, no process is started.
-        waits: their sinks wait for others, so that also a small image has several workers, which are threads then.
+        waits: their sinks wait for others, so that also a small image has several workers; those that no core is there
+            for are threads, as all of a small image's are.
         executor: takes the tasks instead of workers of our own; its processes must see the same files.
         progress: is told the bytes of tar that have been made so far, ten times a second.
     """
@@ -103,7 +104,9 @@ def make_layers(
         crew = _Borrowed(executor)
     else:
         small = total < _SMALL
-        crew = _Workers(1 if small and not waits else min(jobs, len(tasks)) or 1, apart=not small)
+        at_once = 1 if small and not waits else min(jobs, len(tasks)) or 1
+        # Who waits needs no core, so that of more workers than cores the rest are threads here.
+        crew = _Workers(at_once, 1 if small else min(at_once, available_cores()) if waits else at_once)
     futures: dict[Future[LayerDescriptor], int] = {}
     try:
         futures = {crew.submit(tasks[i]): i for i in largest_first}
@@ -183,25 +186,25 @@ def _undisturbed() -> Iterator[None]:
 class _Workers:
     """This process and others, which are started afresh, so that threads and locks of this one do no harm.
 
-    A thread for each hands out the layers. One that finds nobody at work in this process makes its layer here, which is
-    sooner than another process starts; this is how the first, and largest, one is made. Unless ``apart``, all are made
-    here.
+    A thread for each hands out the layers. One that finds room in this process makes its layer here, which is sooner
+    than another process starts; this is how the first, and largest, one is made. Of ``jobs`` layers at once those are
+    made here for which the other ``processes`` are too few.
     """
 
-    def __init__(self, jobs: int, *, apart: bool) -> None:
+    def __init__(self, jobs: int, processes: int) -> None:
         self._threads = ThreadPoolExecutor(jobs, thread_name_prefix="layers")
-        self._here = threading.Lock()
+        self._here = threading.Semaphore(jobs - processes + 1)
         self._counter = threading.Lock()
         self._made_here = 0
         self._stopped = False
         self._processes: ProcessPoolExecutor | None = None
-        if jobs > 1 and apart:
+        if processes > 1:
             context = multiprocessing.get_context("spawn")
             self._made = context.Value("Q", 0)
             # A byte, and no lock: a worker that is killed while it holds one would hold it for ever.
             self._stop = context.RawValue("B", 0)
             self._processes = ProcessPoolExecutor(
-                jobs - 1, mp_context=context, initializer=_start_worker, initargs=(self._made, self._stop)
+                processes - 1, mp_context=context, initializer=_start_worker, initargs=(self._made, self._stop)
             )
 
     def submit(self, task: LayerTask) -> Future[LayerDescriptor]:
@@ -209,12 +212,12 @@ class _Workers:
             return self._threads.submit(self._make, task)
 
     def _make(self, task: LayerTask) -> LayerDescriptor:
-        if self._processes is None or self._here.acquire(blocking=False):
+        if self._here.acquire(blocking=False):
             try:
                 return make_layer(task, self._tick)
             finally:
-                if self._processes is not None:
-                    self._here.release()
+                self._here.release()
+        assert self._processes is not None
         # Processes start here. They inherit the mask: the interrupt key reaches them too, and the first process alone
         # shall answer it and end the work in order.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})

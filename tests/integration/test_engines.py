@@ -101,6 +101,31 @@ def test_what_is_missing_is_loaded_and_runs(target: Target, small: Small, tmp_pa
     assert target.run("1").startswith("uname ") and sorted(target.tags()) == ["1", "2"]
 
 
+def test_an_image_goes_where_the_docker_command_goes(docker: Docker, small: Small, tmp_path: Path) -> None:
+    """By a context that docker has made: in use, or named by the environment; DOCKER_HOST wins."""
+    known = docker.environment
+    plain = {name: value for name, value in known.items() if name not in ("DOCKER_HOST", "DOCKER_CONTEXT")}
+    plain["DOCKER_CONFIG"] = str(tmp_path)
+    call("docker", "context", "create", "here", "--docker", f"host={known['DOCKER_HOST']}", env=plain)
+    call("docker", "context", "create", "away", "--docker", "host=unix:///nowhere/s", env=plain)
+
+    def load(tag: str, environment: dict[str, str]) -> None:
+        fastlayers(*small.build, "--to", f"docker-daemon:fastlayers-load:{tag}", "--quiet", env=environment)
+        assert call("docker", "images", "--quiet", f"fastlayers-load:{tag}", env=environment)
+
+    try:
+        load("1", {**plain, "DOCKER_CONTEXT": "here"})
+        call("docker", "context", "use", "here", env=plain)
+        load("2", plain)
+        call("docker", "context", "use", "away", env=plain)
+        load("3", {**plain, "DOCKER_HOST": known["DOCKER_HOST"]})
+        with pytest.raises(AssertionError, match="status 8\nfastlayers: docker at unix:///nowhere/s: No such file"):
+            load("4", plain)
+        assert [name.rpartition(":")[2] for name in docker.names()] == ["1", "2", "3"]
+    finally:
+        docker.forget()
+
+
 def test_layers_that_are_lost_are_sent_again(target: Target, small: Small) -> None:
     """Between the question and the load all images are removed, by a program that stands in the way."""
     target.load(small, "1")

@@ -60,6 +60,27 @@ def test_what_is_put_is_got(cache: DigestCache) -> None:
     assert cache.get(KEY, Codec()) is None
 
 
+@pytest.mark.parametrize("fails", ["open", "write", "rename"])
+def test_a_signal_leaves_nothing_aside(fails: str, cache: DigestCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = getattr(os, fails)
+    calls = []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        if fails == "open" and not arguments[1] & os.O_CREAT:
+            return call(*arguments)
+        call(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, fails, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            cache.put(KEY, layer())
+    assert calls
+    left = [path.name for path in Path(cache.folder).rglob("*") if path.is_file()]
+    assert left == ([KEY[2:]] if fails == "rename" else [])
+
+
 def test_a_file_is_as_documented(cache: DigestCache) -> None:
     cache.put(KEY, layer(GZIP))
     assert file_of(cache) == Path(cache.folder, KEY[:2], KEY[2:])
@@ -432,7 +453,7 @@ def test_the_command_line_finds_a_contradiction(folder: Path) -> None:
     file.chmod(0o644)
     file.write_text("evil\n")
     assert "as it was remembered" in build(folder, "--verify", status=6)
-    assert remembered(folder / ".cache/fastlayers") == 2
+    assert remembered(folder / ".cache/fastlayers") == 0
 
 
 def test_the_closing_table(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
 import shutil
 import signal
 import subprocess
@@ -10,13 +13,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from certificates import Certificates, make_certificates
-from fake_engine import FakeEngine, chain_ids
+from fake_engine import FakeEngine, _Handler, chain_ids
 from fastlayers import (
     Closure,
     Codec,
@@ -31,7 +35,7 @@ from fastlayers import (
 )
 from fastlayers.build import BuildResult
 from fastlayers.cli.main import run
-from fastlayers.engines import held_chains
+from fastlayers.engines import NoEngine, held_chains
 from fastlayers.engines.docker_host import DockerHost
 from fastlayers.memory import Memory
 from stores import APP, BASE, LIB, make_store, write_file
@@ -251,15 +255,64 @@ def test_a_signal_ends_a_build_while_the_engine_hangs(size: int, store: Path, en
 @only_containerd
 def test_an_image_gets_its_name_when_it_has_made_a_container(store: Path, engine: FakeEngine) -> None:
     load(store)
-    asked = [(method, path.partition(":fastlayers-")[0]) for method, path in engine.seen]
+    asked = [(method, re.sub(":?fastlayers-.*", "", path)) for method, path in engine.seen]
     assert asked[asked.index(("POST", "/images/load")) + 1 :] == [
         ("GET", "/images/json"),
         ("POST", "/containers/create"),
-        ("DELETE", "/containers/c1"),
+        ("DELETE", "/containers/"),
         ("POST", "/images/app"),
         ("DELETE", "/images/app"),
     ]
     assert list(engine.names) == ["app:1"]
+
+
+@only_containerd
+@pytest.mark.parametrize("moment", ["before it is named", "when it is named", "when it makes a container"])
+def test_a_signal_leaves_no_name_in_an_engine_that_has_all(moment: str, store: Path, engine: FakeEngine) -> None:
+    """It goes on without us, and may name the image after we have asked it to forget the name."""
+    arrived, asked = threading.Event(), threading.Event()
+    answer = _Handler.answer
+
+    def seen(handler: Any, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if handler.command == "DELETE" and path.startswith("/images/"):
+            asked.set()
+        if path == "/containers/create" and moment == "when it makes a container":
+            arrived.set()
+            asked.wait(60)
+        return answer(handler, path, query, body)
+
+    def name_late() -> None:
+        if moment == "before it is named":
+            arrived.set()
+            asked.wait(60)
+
+    take = engine.load
+
+    def load_and_wait(data: bytes) -> Iterator[dict[str, Any]]:
+        yield from take(data)
+        if moment == "when it is named":
+            arrived.set()
+            asked.wait(60)
+
+    engine.after_load, engine.load = name_late, load_and_wait  # type: ignore[method-assign, assignment]
+    arguments = ["build", str(store / "graph.json"), "--store-root", str(store / "root"), "--quiet"]
+    program = (
+        "from fastlayers.cli.main import run\n"
+        "from fastlayers.destinations import engine\n"
+        "from fastlayers.engines import docker\n"
+        "engine._FAREWELL = engine._COMING = docker._PARTING = 60\n"  # a busy machine need not be quick
+        f"run({[*arguments, '--to', 'docker-daemon:app:1']!r})"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_Handler, "answer", seen)
+        with subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, text=True) as process:
+            assert arrived.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == 130
+            assert process.stderr is not None and process.stderr.read() == "fastlayers: interrupted\n"
+    assert engine.names == {}
+    containers = [method for method, path in engine.seen if path.startswith("/containers/fastlayers-")]
+    assert containers == (["DELETE"] if moment == "when it makes a container" else [])
 
 
 @only_containerd
@@ -352,9 +405,14 @@ def test_the_command_line_says_that_all_was_sent(
     [
         ("unix:///nowhere/docker.sock", 8, "/nowhere/docker.sock: No such file or directory"),
         ("tcp://127.0.0.1:1", 8, "docker at tcp://127.0.0.1:1: Connection refused"),
-        ("ssh://me@there", 2, "ssh is not supported"),
-        ("npipe:////./pipe/docker", 2, "expected unix://PATH or tcp://HOST[:PORT]"),
-        ("tcp://127.0.0.1:99999", 2, "expected unix://PATH or tcp://HOST[:PORT]"),
+        ("ssh://me@there", 8, "ssh is not supported"),
+        ("npipe:////./pipe/docker", 8, "expected unix://PATH or tcp://HOST[:PORT]"),
+        ("tcp://127.0.0.1:99999", 8, "expected unix://PATH or tcp://HOST[:PORT]"),
+        ("tcp://me:hunter2@127.0.0.1:1", 8, "docker at tcp://127.0.0.1:1: Connection refused"),
+        ("tcp://me:hun/hunter2@there", 8, "DOCKER_HOST: tcp://there: expected unix://PATH"),
+        ("tcp://me:hunter2@there:x", 8, "DOCKER_HOST: tcp://there:x: expected unix://PATH"),
+        ("me:hunter2@there", 8, "DOCKER_HOST: there: expected unix://PATH"),
+        ("ssh://me:hunter2@there", 8, "DOCKER_HOST: ssh://there: ssh is not supported"),
     ],
 )
 def test_engines_that_cannot_be_reached(
@@ -368,7 +426,7 @@ def test_engines_that_cannot_be_reached(
     monkeypatch.setenv("DOCKER_HOST", host)
     assert command_line(store, "--to", "docker-daemon:app:1") == status
     err = capfd.readouterr().err
-    assert message in err and err.count("\n") == 1
+    assert message in err and err.count("\n") == 1 and "hunter2" not in err
 
 
 @pytest.mark.parametrize("text", ["docker-daemon:", "docker-daemon:App", "podman:a:b:c", "containerd:app:"])
@@ -394,6 +452,108 @@ def test_where_docker_is(host: str, verify: str, expected: DockerHost, monkeypat
     monkeypatch.setenv("DOCKER_HOST", host)
     monkeypatch.setenv("DOCKER_TLS_VERIFY", verify)
     assert DockerHost.from_environment() == expected
+
+
+CONTEXT = hashlib.sha256(b"there").hexdigest()
+TLS = f"contexts/tls/{CONTEXT}/docker"
+
+
+@pytest.mark.parametrize(
+    ("environment", "current", "endpoint", "expected"),
+    [
+        ({}, "there", {"Host": "unix:///run/s"}, DockerHost("unix:///run/s", "/run/s")),
+        ({}, "default", {"Host": "unix:///run/s"}, None),
+        ({}, None, {"Host": "unix:///run/s"}, None),
+        ({"DOCKER_CONTEXT": "there"}, "absent", {"Host": "tcp://e"}, DockerHost("tcp://e", "", "e", 2375)),
+        ({"DOCKER_CONTEXT": "default"}, "there", {"Host": "tcp://e"}, None),
+        ({"DOCKER_CONTEXT": "there", "DOCKER_HOST": "tcp://x"}, "there", {}, DockerHost("tcp://x", "", "x", 2375)),
+        ({"DOCKER_TLS_VERIFY": "1"}, "there", {"Host": "tcp://e"}, DockerHost("tcp://e", "", "e", 2375)),
+        ({}, "there", {"Host": "tcp://e", "tls": ["ca.pem"]}, DockerHost("tcp://e", "", "e", 2376, TLS)),
+        ({}, "there", {"Host": "tcp://e", "SkipTLSVerify": True}, DockerHost("tcp://e", "", "e", 2376, TLS, True)),
+        ({}, "there", {"Host": "ssh://me:hunter2@e"}, "docker context there: ssh://e: ssh is not supported"),
+        ({}, "there", {"Host": "tcp://e:x"}, "docker context there: tcp://e:x: expected unix://PATH"),
+        ({}, "there", {"Host": ""}, "docker context there: FOLDER/meta.json names no engine"),
+        ({}, "there", [], "docker context there: FOLDER/meta.json names no engine"),
+        ({}, "there", None, "docker context there: there is no FOLDER/meta.json"),
+        ({}, 7, {}, "config.json: currentContext: not a name"),
+    ],
+)
+def test_the_context_that_docker_uses(
+    environment: dict[str, str],
+    current: object,
+    endpoint: Any,
+    expected: DockerHost | str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As ``docker context create`` and ``use`` write it; DOCKER_HOST wins."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    write_file(tmp_path / "config.json", json.dumps({} if current is None else {"currentContext": current}))
+    folder = tmp_path / "contexts/meta" / CONTEXT
+    if endpoint is not None:
+        for file in endpoint.pop("tls", ()) if isinstance(endpoint, dict) else ():
+            write_file(tmp_path / TLS / file)
+        document = {"Name": "there", "Metadata": {}, "Endpoints": {"docker": endpoint}}
+        write_file(folder / "meta.json", json.dumps(document))
+    if isinstance(expected, str):
+        with pytest.raises(NoEngine, match=re.escape(expected.replace("FOLDER", str(folder)))) as caught:
+            DockerHost.from_environment()
+        assert "hunter2" not in one_line(caught)
+        return
+    if expected is None:
+        expected = DockerHost("unix:///var/run/docker.sock", "/var/run/docker.sock")
+    if expected.certificates:
+        expected = replace(expected, certificates=str(tmp_path / TLS))
+    assert DockerHost.from_environment() == expected
+
+
+def test_contexts_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    write_file(tmp_path / "config.json", "[")
+    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: not a JSON object$"):
+        DockerHost.from_environment()
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: Is a directory$"):
+        DockerHost.from_environment()
+
+
+def test_a_context_with_certificates(
+    certificates: Certificates, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own count, not those of the environment; and any, where it says so."""
+    engine = FakeEngine(None, context=certificates.server(clients=True))
+    folder = tmp_path / TLS
+    try:
+        for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+        monkeypatch.setenv("DOCKER_CONTEXT", "there")
+
+        def write_context(**more: Any) -> None:
+            document = {"Endpoints": {"docker": {"Host": engine.host, **more}}}
+            write_file(tmp_path / "contexts/meta" / CONTEXT / "meta.json", json.dumps(document), 0o644)
+
+        write_context()
+        folder.mkdir(parents=True)
+        for source, name in ((certificates.certificate, "cert.pem"), (certificates.key, "key.pem")):
+            shutil.copy(source, folder / name)
+        with pytest.raises(DestinationError, match="its certificate is not trusted"):
+            load(store)
+        write_context(SkipTLSVerify=True)
+        load(store)
+        write_context()
+        shutil.copy(certificates.authority, folder / "ca.pem")
+        load(store)
+        assert engine.whole("app:1")
+    finally:
+        engine.close()
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from fastlayers import DestinationError, LayerPlan, build_image, parse_destination, read_closure
+from fastlayers import Closure, DestinationError, LayerPlan, build_image, parse_destination, read_base, read_closure
 from fastlayers.build import BuildResult
+from fastlayers.cli.main import run
 from stores import APP, BASE, LIB, make_store, write_file
 
 # Keeps what it reads; an image's layers are those that its archive names.
@@ -74,6 +80,13 @@ def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
     return text
 
 
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def know(store: Path, *layers: str) -> None:
     """What podman says that it has."""
     (store / "layers").write_text("[" + ",".join(f'"{layer}"' for layer in layers) + "]\nnull\n")
@@ -129,11 +142,72 @@ def test_podman_that_is_killed_ends_the_build(store: Path, program: Callable[[st
     assert not (store / "archive-1").exists()
 
 
+def test_podman_that_stops_to_read_a_base_image(store: Path, program: Callable[[str, str], None]) -> None:
+    """It refuses while base layers go in, which are more than a pipe holds; then it gets all of them."""
+    write_file(store / "root" / LIB[1:] / "large", bytes(4 << 20))
+    below = load(store, f"oci:{store}/base:1")
+    know(store, below.layers[0].descriptor.diff_id)
+    program("podman", _PODMAN.replace("load)", "load) [ -e refused ] || { touch refused; echo no >&2; exit 1; }") % "")
+    top = "/nix/store/1fxf4fycw8n4f0sj8j2wg936kkv1ajcz-top"
+    write_file(store / "root" / top[1:] / "file")
+    base = read_base(f"oci:{store}/base:1")
+    to = [parse_destination("podman:app:1")]
+    made = build_image(Closure([top], [[]]), to, base=base, store_root=str(store / "root"), jobs=1)
+    assert made.notes == (
+        "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
+        "podman load --quiet: no",
+    )
+    archive = store / "archive-0"
+    assert layers_in(archive, below) == [BASE, LIB, APP] and layers_in(archive, made) == [top]
+
+
 @pytest.mark.parametrize("to", ["podman:app", "containerd:app"])
 @pytest.mark.usefixtures("program")
-def test_programs_that_are_missing(to: str, store: Path) -> None:
+def test_programs_that_are_missing(to: str, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DestinationError, match=r"^(podman|ctr or nerdctl): not installed$"):
         load(store, to)
+    with pytest.raises(SystemExit) as caught:  # the command line is right, so its status is another
+        run(["build", str(store / "graph.json"), "--to", to])
+    assert caught.value.code == 8
+    assert capfd.readouterr().err in (
+        "fastlayers: podman: not installed\n",
+        "fastlayers: ctr or nerdctl: not installed\n",
+    )
+
+
+def test_podman_that_does_not_answer(
+    store: Path, program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastlayers.engines.program._ANSWER", 0.2)
+    program("podman", "exec sleep 1000")
+    with pytest.raises(DestinationError, match=r"^podman images --quiet: no answer within 0\.2 seconds$"):
+        load(store, "podman:app")
+
+
+def test_a_signal_ends_a_build_while_podman_does_not_answer(store: Path, program: Callable[[str, str], None]) -> None:
+    program("podman", "echo $$ > pid; exec sleep 1000")
+    command = [sys.executable, "-m", "fastlayers", "build", store / "graph.json", "--store-root", store / "root"]
+    with subprocess.Popen([*command, "--to", "podman:app"], stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (store / "pid").exists() and (store / "pid").read_text() != "")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+        assert process.stderr is not None and process.stderr.read() == "fastlayers: interrupted\n"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((store / "pid").read_text()), 0)
+
+
+def test_a_program_that_has_all_of_an_archive_is_ended_by_a_signal(
+    store: Path, program: Callable[[str, str], None]
+) -> None:
+    """What it has named meanwhile is removed."""
+    program("nerdctl", _NERDCTL % "trap 'kill $!; echo > ended; exit 1' TERM; sleep 1000 & echo $$ > pid; wait")
+    command = [sys.executable, "-m", "fastlayers", "build", store / "graph.json", "--store-root", store / "root"]
+    with subprocess.Popen([*command, "--to", "containerd:app:1"], stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: (store / "pid").exists() and (store / "pid").read_text() != "")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    wait_for(lambda: [line.split()[0] for line in (store / "log").read_text().splitlines()][1:] == ["rmi"])
+    assert (store / "ended").exists()  # by itself, when it was told to, and not killed later
 
 
 def test_podman_that_does_not_work(store: Path, program: Callable[[str, str], None]) -> None:

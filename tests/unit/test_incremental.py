@@ -1,5 +1,7 @@
 """Builds that cost what changed: what is remembered, what destinations keep, and what happens when memory is wrong."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -8,7 +10,10 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +35,11 @@ from fastlayers import (
     stream_image,
 )
 from fastlayers.build import BuildResult
+from fastlayers.destinations.oci_layout import OciLayout
 from stores import APP, BASE, CONF, LIB, make_store, write_file, write_json
 
 GZIP = Codec("gzip")
+FLOCK = fcntl.flock
 
 
 @pytest.fixture
@@ -266,7 +273,7 @@ def test_modes_that_have_changed_since_are_a_contradiction(to: str, jobs: int, s
             build("named.json", to, cache=cache, jobs=jobs)
     finally:
         os.close(reader)
-    assert len(list(cache.entries())) == 2
+    assert list(cache.entries()) == []
     again = build("named.json", "oci:other:1", cache=cache)
     assert [one.descriptor.made for one in again.layers] == [True] * 3
     blobs("other")
@@ -308,9 +315,33 @@ def test_verify_finds_a_contradiction_and_forgets(codec: Codec, store: Path, cac
     assert build("named.json", "oci:image", cache=cache, codec=codec).image == first.image  # it is trusted
     with pytest.raises(Contradiction, match=rf"{BASE}: is sha256:\w+, not {first.image.layers[0].diff_id} as it was"):
         build("named.json", "oci:image", cache=cache, codec=codec, verify=True)
-    assert len(list(cache.entries())) == 2
+    assert list(cache.entries()) == []
     again = build("named.json", "oci:image", cache=cache, codec=codec, trust_previous=False)
     assert again.image.layers[0].diff_id != first.image.layers[0].diff_id
+
+
+def test_a_cache_that_is_wrong_often_is_forgotten_at_once(store: Path, cache: DigestCache) -> None:
+    """One build fails, not one for each entry that is wrong. What other images alone have stays."""
+    made = build("named.json", "oci:image", cache=cache)
+    entries = {cache.get(entry.key, Codec()): entry.key for entry in cache.entries()}
+    build("changed.json", "oci:other", cache=cache)
+    for number, right in enumerate(made.image.layers):
+        wrong = f"sha256:{number:064}"
+        cache.put(entries[right], replace(right, digest=wrong, diff_id=wrong))
+    with pytest.raises(Contradiction):
+        build("named.json", "oci:new", cache=cache, verify=True)
+    assert len(list(cache.entries())) == 1
+    assert build("named.json", "oci:new", cache=cache).image == made.image
+
+
+def test_a_manifest_that_is_wrong_costs_the_cache_nothing(store: Path, cache: DigestCache) -> None:
+    made = build("named.json", "oci:image", cache=cache)
+    (key,) = [entry.key for entry in cache.entries() if cache.get(entry.key, Codec()) == made.image.layers[0]]
+    cache.drop(key)  # so that the manifest alone tells this layer
+    spoil(store)
+    with pytest.raises(Contradiction):
+        build("named.json", "oci:image", cache=cache, verify=True)
+    assert len(list(cache.entries())) == 2
 
 
 def test_a_contradiction_of_a_worker_process_travels(store: Path) -> None:
@@ -324,8 +355,6 @@ def test_a_compressed_layer_that_comes_out_otherwise(store: Path, cache: DigestC
     """As where an encoder of the same profile gives other bytes on another machine."""
     made = build("named.json", "oci:image", cache=cache, codec=GZIP)
     (key,) = [entry.key for entry in cache.entries() if cache.get(entry.key, GZIP) == made.image.layers[0]]
-    from dataclasses import replace
-
     cache.put(key, replace(made.image.layers[0], digest="sha256:" + "1" * 64))
     with pytest.raises(Contradiction, match="when compressed"):
         build("named.json", "oci:other", cache=cache, codec=GZIP)
@@ -387,6 +416,84 @@ def test_a_build_that_fails_leaves_a_new_layout_to_another(tmp_path: Path, monke
     last.begin((), (), Codec(), local=True)
     last.abort()
     assert not Path("new").exists()
+
+
+def lock_as_nfs_does(fd: int, flags: int) -> None:
+    """What is not open for writing cannot be locked."""
+    if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+        raise OSError(errno.EBADF, "Bad file descriptor")
+    FLOCK(fd, flags)
+
+
+def lock_nothing(fd: int, flags: int) -> None:
+    raise OSError(errno.ENOLCK, "No locks available")
+
+
+@pytest.mark.parametrize("lock", [lock_as_nfs_does, lock_nothing])
+def test_where_folders_cannot_be_locked(lock: Any, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", lock)
+    build("named.json", "oci:image:1")
+    build("changed.json", "oci:image:2", prune=True)
+    index = json.loads(Path("image/index.json").read_bytes())
+    assert len(index["manifests"]) == 2
+    assert sorted(os.listdir("image")) == [".fastlayers-lock", "blobs", "index.json", "oci-layout"]
+    failing = parse_destination("oci:new:1")
+    failing.begin((), (), Codec(), local=True)
+    failing.abort()
+    assert not Path("new").exists()
+    Path("other").mkdir()
+    Path("other/file").touch()
+    with pytest.raises(DestinationError, match="a folder with other things in it"):
+        build("named.json", "oci:other")
+    assert os.listdir("other") == ["file"]
+
+
+@pytest.mark.usefixtures("store")
+def test_builds_into_one_layout_wait_for_each_other_on_nfs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reads the index and writes it again; none loses another's image."""
+    monkeypatch.setattr(fcntl, "flock", lock_as_nfs_does)
+    read = OciLayout._read_index
+
+    def read_slowly(layout: OciLayout) -> dict[str, Any]:
+        found = read(layout)
+        time.sleep(0.02)
+        return found
+
+    monkeypatch.setattr(OciLayout, "_read_index", read_slowly)
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            build("named.json", f"oci:image:{number}", settings=Settings({"User": str(number)}))
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(json.loads(Path("image/index.json").read_bytes())["manifests"]) == 6
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a file that goes away with a failed build's folder waits for the next one."""
+    monkeypatch.chdir(tmp_path)
+    destination = parse_destination("oci:image:1")
+    taken = []
+
+    def lock(fd: int, flags: int) -> None:
+        lock_as_nfs_does(fd, flags)
+        if not taken:
+            os.unlink("image/.fastlayers-lock")
+            os.close(os.open("image/.fastlayers-lock", os.O_CREAT))
+        taken.append(os.path.samestat(os.fstat(fd), os.stat("image/.fastlayers-lock")))
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    destination.begin((), (), Codec(), local=True)
+    assert taken == [False, True]
+    destination.abort()
 
 
 def test_pruning_keeps_what_any_image_names(store: Path) -> None:
@@ -515,8 +622,6 @@ def test_a_stream_of_what_is_remembered(
 
 @pytest.mark.usefixtures("settled")
 def test_a_stream_whose_memory_is_wrong(store: Path, cache: DigestCache) -> None:
-    from dataclasses import replace
-
     conf = write_conf(store)
     right = stream(conf, jobs=1, cache=cache)
     entry = next(cache.entries())

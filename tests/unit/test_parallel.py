@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -90,6 +91,37 @@ def test_the_largest_layer_is_made_first(tmp_path: Path) -> None:
         made = dict(parallel.make_layers(tasks, sizes, jobs=1, executor=executor))
     assert submitted == [LIB, APP, BASE]
     assert [made[i] for i in range(3)] == [make_layer(task) for task in tasks]
+
+
+@pytest.mark.parametrize(("cores", "started"), [(1, []), (2, [1]), (3, [2])])
+def test_who_waits_for_a_network_needs_no_process(
+    cores: int, started: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are as many processes as cores; what is more at once is made by threads here, all at the same time."""
+    make_store(tmp_path)
+    monkeypatch.setattr(parallel, "_SMALL", 0)
+    monkeypatch.setattr(parallel, "available_cores", lambda: cores)
+    seen: list[int] = []
+    at_once = threading.Barrier(4)
+
+    def make(task: LayerTask, tick: object) -> Any:
+        at_once.wait(60)
+        return make_layer(task)
+
+    class Processes(ThreadPoolExecutor):
+        def __init__(self, number: int, **options: object) -> None:
+            seen.append(number)
+            super().__init__(number)
+
+        def submit(self, function: object, task: LayerTask) -> Any:  # type: ignore[override]
+            return super().submit(make, task, None)
+
+    monkeypatch.setattr(parallel, "ProcessPoolExecutor", Processes)
+    monkeypatch.setattr(parallel, "make_layer", make)
+    tasks = [LayerTask(LayerRecipe((Tree(path),), root=str(tmp_path / "root"))) for path in (APP, LIB, BASE, APP)]
+    made = dict(parallel.make_layers(tasks, [1] * 4, jobs=4, waits=True))
+    assert [made[i] for i in range(4)] == [make_layer(task) for task in tasks]
+    assert seen == started
 
 
 def test_a_worker_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

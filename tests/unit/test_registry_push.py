@@ -27,6 +27,7 @@ from fastlayers import (
     RegistryError,
     build_image,
     parse_destination,
+    read_base,
     read_closure,
 )
 from fastlayers.registry import sink, transport
@@ -358,3 +359,44 @@ def test_events_tell_what_happened(codec: Any, store: Path, registry: FakeRegist
     assert happened(again) == {("reused", "skipped")} and (again.sent, again.read) == (0, 0)
     verified = push(store, registry, cache=cache, codec=Codec(codec), to="lab/known:1", verify=True)
     assert happened(verified) == {("built", "skipped")} and verified.read == made.read
+
+
+@pytest.mark.parametrize("lost", [0, 1, -1])
+def test_verify_finds_what_the_registry_has_lost(
+    lost: int, store: Path, registry: FakeRegistry, cache: DigestCache
+) -> None:
+    """The image is the one that the tag has, so that without it nobody asks; also the config, which comes last."""
+    made = push(store, registry, cache=cache)
+    digest = [*made.image.layer_digests, made.image.config_digest][lost]
+    del registry.blobs["lab/app", digest]
+    before = len(registry.seen)
+    assert happened(push(store, registry, cache=cache)) == {("reused", "skipped")}
+    assert [seen.method for seen in registry.seen[before:]] == ["GET"]
+    before = len(registry.seen)
+    verified = push(store, registry, cache=cache, verify=True)
+    registry.image("lab/app", "1")
+    uploaded = [layer.descriptor.digest for layer in verified.layers if layer.events[-1].event == "uploaded"]
+    assert uploaded == ([] if lost == -1 else [digest])
+    asked = {seen.path.rpartition("/")[2] for seen in registry.seen[before:] if seen.method == "HEAD"}
+    assert asked == set(made.image.layer_digests)
+
+
+@pytest.mark.usefixtures("streaming")
+def test_what_is_verified_without_memory_is_asked_for_first(store: Path, registry: FakeRegistry) -> None:
+    push(store, registry)
+    before = len(registry.seen)
+    verified = push(store, registry, verify=True)
+    assert happened(verified) == {("built", "skipped")} and verified.sent == 0
+    assert not any(seen.method == "PATCH" for seen in registry.seen[before:])
+
+
+def test_verify_asks_for_a_base_image_that_is_in_the_same_repository(store: Path, registry: FakeRegistry) -> None:
+    data = b"a layer" * 100
+    config = {"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [digest_of(data)]}}
+    registry.add_image("lab/app", "base", [data], config)
+    base = read_base(f"docker://{registry.host}/lab/app:base")
+    for verify in (False, True):
+        before = len(registry.seen)
+        push(store, registry, base=base, verify=verify)
+        asked = [seen.path.rpartition("/")[2] for seen in registry.seen[before:] if seen.method == "HEAD"]
+        assert (digest_of(data) in asked) == verify

@@ -17,8 +17,9 @@ import pytest
 from backports import zstd
 
 from fake_registry import FakeRegistry, Reply, Seen
-from fastlayers import ImageError, PlanError, RegistryError, verify_image
+from fastlayers import ImageError, PlanError, RegistryError, inspect_image, read_base, verify_image
 from fastlayers.cli import run
+from fastlayers.inspection.stores import LayoutStore
 from images import OCI, StoredImage, archive_of, digest_of, squeeze, tar_of
 
 ONE = tar_of(("etc", None), ("etc/one", b"1" * 5000), ("bin", "usr/bin"))
@@ -262,6 +263,41 @@ def test_indexes_in_indexes(tmp_path: Path) -> None:
         index.write_text(json.dumps({"schemaVersion": 2, "manifests": [entry]}))
 
 
+def test_what_is_named_often_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four indexes, each of which names the next one ten times: ten thousand ways to a manifest."""
+    GOOD.write(tmp_path / "image")
+    index = tmp_path / "image/index.json"
+    entries = json.loads(index.read_text())["manifests"]
+    for _ in range(4):
+        data = json.dumps({"schemaVersion": 2, "manifests": entries * 10}).encode()
+        (tmp_path / "image/blobs/sha256" / digest_of(data)[7:]).write_bytes(data)
+        entries = [{"mediaType": f"{OCI}index.v1+json", "digest": digest_of(data), "size": len(data)}]
+    other = {**entries[0], "annotations": {"org.opencontainers.image.ref.name": "other"}}
+    index.write_text(json.dumps({"schemaVersion": 2, "manifests": [*entries, other]}))
+    read = []
+    document = LayoutStore.document
+
+    def reading(store: LayoutStore, descriptor: Any, **more: Any) -> bytes:
+        read.append(descriptor.digest)
+        return document(store, descriptor, **more)
+
+    monkeypatch.setattr(LayoutStore, "document", reading)
+    verdict = verify_image(f"oci:{tmp_path}/image")
+    assert (verdict.faults, verdict.images) == ((), 1)
+    assert len(read) == len(set(read)) == 6  # four indexes, the manifest, its config
+
+
+def test_a_manifest_that_is_listed_for_two_platforms_is_wrong_once(tmp_path: Path) -> None:
+    GOOD.write(tmp_path / "image")
+    index = tmp_path / "image/index.json"
+    (entry,) = json.loads(index.read_text())["manifests"]
+    other = {**entry, "platform": {"os": "linux", "architecture": "riscv64"}}
+    index.write_text(json.dumps({"schemaVersion": 2, "manifests": [entry, entry, other, other]}))
+    (tmp_path / "image/manifest.json").unlink(missing_ok=True)
+    (fault,) = verify_image(f"oci:{tmp_path}/image").faults
+    assert "is listed for linux/riscv64" in str(fault)
+
+
 def test_what_is_no_image(tmp_path: Path) -> None:
     """Attestations lie beside an image in an index; their blobs are no tars, and have digests nevertheless."""
     GOOD.write(tmp_path / "image")
@@ -376,6 +412,30 @@ def test_a_docker_archive_alone(change: Any, says: list[str], tmp_path: Path) ->
     assert bool(faults) == bool(says)
     for text in says:
         assert text in faults
+
+
+@pytest.mark.parametrize("oci", [False, True])
+@pytest.mark.parametrize("name", ["manifest.json", "config"])
+def test_a_document_that_is_too_large(name: str, oci: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not read into memory, whoever asks for it."""
+    monkeypatch.setattr("fastlayers.base._LARGEST", 5000)
+    named = []
+
+    def grow(document: dict[str, Any], files: dict[str, bytes]) -> None:
+        document["Config"] = document["Config"] if oci else "config.json"
+        document["More"] = "x" * (5000 if name == "manifest.json" else 0)
+        files[document["Config"]] = b" " * 5001
+        named.append("manifest.json" if name == "manifest.json" else document["Config"])
+
+    image = docker_archive(tmp_path, grow, oci=oci)
+    said = f"{named[0]}: more than 5000 bytes, too many for a document"
+    faults = list(map(str, verify_image(image).faults))
+    assert any(fault.endswith(said) for fault in faults) or oci  # where an index says how large it is
+    assert len(faults) == 1 or oci
+    for read in (inspect_image, read_base):
+        with pytest.raises(ImageError) as caught:
+            read(image)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_a_name_that_the_archive_does_not_have(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 
-from ..errors import ClosureError
+from ..errors import ClosureError, FastlayersError
 from .customisation import add_customisation, read_customisation
 from .options import (
     add_cache,
@@ -58,7 +58,7 @@ Destinations (several are fine):
   oci-archive:FILE[:TAG]           the same archive, named as OCI names it
   oci:DIR[:TAG]                    an OCI layout
   docker://HOST[:PORT]/REPO[:TAG]  a registry
-  docker-daemon:NAME[:TAG]         Docker's engine, of DOCKER_HOST or the usual
+  docker-daemon:NAME[:TAG]         Docker's engine, where docker finds it
   podman:NAME[:TAG]                podman load, without what podman has
   containerd:NAME[:TAG]            ctr or nerdctl, for k3s and kind too
 FILE may be -, standard output. An engine gets only the layers that it lacks.
@@ -281,6 +281,7 @@ def _base(
 
 def _destinations(options: argparse.Namespace, access: RegistryAccess) -> list[Destination]:
     from ..destinations import parse_destination
+    from ..engines import NoEngine
     from ..image import ImageName
 
     name = checked("--name", ImageName.parse, options.name) if options.name else ImageName()
@@ -289,10 +290,15 @@ def _destinations(options: argparse.Namespace, access: RegistryAccess) -> list[D
     push = read_push(options)
     if options.prune and not any(text.startswith("oci:") for text in options.destinations):
         raise UsageError("--prune is for a destination oci:...")
-    return [
-        checked("--to", parse_destination, text, name, access, push, prune=options.prune, verify=options.verify)
-        for text in options.destinations
-    ]
+    found = []
+    for text in options.destinations:
+        try:
+            found.append(parse_destination(text, name, access, push, prune=options.prune, verify=options.verify))
+        except NoEngine:  # of which the command line knows nothing
+            raise
+        except FastlayersError as error:
+            raise UsageError(f"--to {error}") from None
+    return found
 
 
 def _codec(compress: str) -> Codec:

@@ -120,7 +120,10 @@ def add_cache(parser: Parser) -> None:
         "--no-cache", action="store_true", help="Remember nothing, and make use of nothing that is remembered."
     )
     parser.add_argument(
-        "--verify", action="store_true", help="Hash again what is remembered; what differs is an error, and forgotten."
+        "--verify",
+        action="store_true",
+        help="Hash again what is remembered, and ask registries for every layer; what differs is an error, and "
+        "forgotten.",
     )
 
 

@@ -87,7 +87,7 @@ def parse_destination(
         access: how a registry is reached.
         push: what a push to a registry may start from.
         prune: remove from an OCI layout what none of its images names.
-        verify: hash blobs that an OCI layout keeps.
+        verify: hash blobs that an OCI layout keeps, and ask a registry for all that it should have.
 
     Raises:
         DestinationError: it is none of them, or there is no such engine.
@@ -98,7 +98,7 @@ def parse_destination(
         from .registry import Registry
 
         reference = Reference.parse(text)
-        return Registry(replace(reference, tag=reference.tag or default.tag), access, push)
+        return Registry(replace(reference, tag=reference.tag or default.tag), access, push, verify=verify)
     if transport in _ENGINES and rest:
         return _engine_image(transport, text, ImageName.parse(rest), default)
     from .archive import Archive

@@ -44,12 +44,16 @@ class ArchiveStream:
         codec: Codec,
         spool: str | None = None,
         leave_out: Callable[[str, str], bool] = lambda digest, diff_id: False,
+        spool_place: str = "",
     ) -> None:
-        """``leave_out`` is asked once for each layer, bottom first, with its digest and diff ID."""
+        """``leave_out`` is asked once for each layer, bottom first, with its digest and diff ID.
+
+        ``spool`` and ``spool_place`` are as for :class:`~fastlayers.outer.LayersInOrder`.
+        """
         self.tar = OuterTar(fd, _MTIME)
         self._written: set[str] = set()
         self._leave_out = leave_out
-        self._in_order = LayersInOrder(self.tar, layers, self._member_name, codec, spool)
+        self._in_order = LayersInOrder(self.tar, layers, self._member_name, codec, spool, spool_place)
 
     def add_base(self, base: Sequence[Blob]) -> None:
         """Write the layers of a base image, before all others."""
@@ -98,6 +102,7 @@ class Archive:
         self._fd: int | None = None
         self._partial: str | None = None
         self._spool: str | None = None
+        self._spool_place = self._place
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -107,13 +112,17 @@ class Archive:
             seekable = self._open()
             assert self._fd is not None
             if codec.name != "none" or (seekable and not local):
-                folder = tempfile.gettempdir() if self._partial is None else os.path.dirname(self._partial)
+                if self._partial is None:
+                    folder = tempfile.gettempdir()
+                    self._spool_place = f"{self._place}: {folder}"
+                else:
+                    folder = os.path.dirname(self._partial)
                 self._spool = os.path.join(folder, f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._spool, 0o700)  # after its name is known: a signal may come between any two lines
-            self._stream = ArchiveStream(self._fd, layers, codec, self._spool)
+            self._stream = ArchiveStream(self._fd, layers, codec, self._spool, spool_place=self._spool_place)
             self._stream.add_base(base)
             if self._spool is not None:
-                return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(layers))]
+                return [NewFile(os.path.join(self._spool, str(i)), self._spool_place) for i in range(len(layers))]
             # A layer may be one that the base has. That is known when it is made: too late for a place in the file.
             if not seekable or base:
                 return [None] * len(layers)
@@ -124,7 +133,7 @@ class Archive:
             for layer in layers:
                 self._offsets.append(tar.position)
                 start = tar.position + len(self._header(_ANY_DIGEST, layer.size))
-                sinks.append(FileRange(self._partial, start))
+                sinks.append(FileRange(self._partial, start, self._place))
                 tar.position = start + layer.size + padding(layer.size)
             os.truncate(self._fd, tar.position)
             os.lseek(self._fd, tar.position, os.SEEK_SET)

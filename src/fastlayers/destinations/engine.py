@@ -10,8 +10,11 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from dataclasses import replace
+from functools import partial
 
 from ..base import Blob
 from ..compression import Codec
@@ -19,9 +22,14 @@ from ..engines import FULL, Engine, Held, Load, Refused, chain_id
 from ..errors import DestinationError
 from ..image import Image, ImageName
 from ..layer import LayerDescriptor, MeasuredLayer, NewFile, Sink
+from ..waiting import background
 from .archive import ArchiveStream
 
 __all__ = ["EngineImage"]
+
+_FAREWELL = 0.5  # seconds that giving up may take; an engine does what it was asked for also after these
+_COMING = 0.3  # seconds of these in which an engine may yet name an image that it has all of
+_POLL = 0.05
 
 
 class EngineImage:
@@ -38,6 +46,7 @@ class EngineImage:
         self._sent_before = 0
         self._refusal: Refused | None = None
         self._spool: str | None = None
+        self._spool_place = ""
         self.notes: tuple[str, ...] = ()
 
     @property
@@ -52,15 +61,20 @@ class EngineImage:
         codecs = [blob.media_type_suffix for blob in base] + [codec.media_type_suffix] * len(layers)
         self._held = self._engine.held(codecs)
         if codec.name != "none":
-            self._spool = os.path.join(tempfile.gettempdir(), f".fastlayers-{secrets.token_hex(8)}")
+            folder = tempfile.gettempdir()
+            self._spool = os.path.join(folder, f".fastlayers-{secrets.token_hex(8)}")
+            self._spool_place = f"{self._place}: {folder}"
             try:
                 os.mkdir(self._spool, 0o700)  # after its name is known: a signal may come between any two lines
             except OSError as error:
-                raise DestinationError(f"{self._spool}: {error.strerror}") from None
-        self._open(self._held)
+                raise DestinationError(f"{self._spool_place}: {error.strerror}") from None
+        try:
+            self._open(self._held)
+        except Refused as refusal:  # of what the base image leaves out
+            self._keep(refusal)
         if self._spool is None:
             return [None] * len(layers)
-        return [NewFile(os.path.join(self._spool, str(i))) for i in range(len(layers))]
+        return [NewFile(os.path.join(self._spool, str(i)), self._spool_place) for i in range(len(layers))]
 
     def has(self, layer: LayerDescriptor) -> bool:
         return self._held.has(layer.digest, layer.diff_id)
@@ -90,19 +104,27 @@ class EngineImage:
     def abort(self) -> None:
         if self._load is not None:
             load, self._load = self._load, None
-            load.give_up()
+            goes_on = load.give_up()
             if self._engine.checks:
-                self._engine.drop(self._unchecked)
+                wait([background(partial(self._drop, goes_on=goes_on))], timeout=_FAREWELL)
         if self._spool is not None:
             shutil.rmtree(self._spool, ignore_errors=True)
             self._spool = None
+
+    def _drop(self, *, goes_on: bool) -> None:
+        """Remove the name of what was not checked; an engine that goes on without us may be about to give it."""
+        end = time.monotonic() + _COMING
+        while not self._engine.drop(self._unchecked) and goes_on and time.monotonic() < end:
+            time.sleep(_POLL)
 
     def _open(self, held: Held) -> None:
         """Begin an archive without what the engine has, and with the base image's layers."""
         self._chain, self._leave, self._left_out = "", held, 0
         self._load = self._engine.load()
         with self._sending():
-            self._stream = ArchiveStream(self._load.fd, self._layers, self._codec, self._spool, self._leaves_out)
+            self._stream = ArchiveStream(
+                self._load.fd, self._layers, self._codec, self._spool, self._leaves_out, self._spool_place
+            )
             self._stream.add_base(self._base)
 
     def _add(self, index: int, layer: LayerDescriptor) -> None:
@@ -127,11 +149,12 @@ class EngineImage:
         self._refusal = refusal
 
     def _send_all(self, image: Image) -> None:
-        assert self._stream is not None
-        left_out, spool = self._left_out, self._spool
-        self._spool = None  # what is in it is needed
-        self.abort()
-        self._spool = spool
+        assert self._stream is not None and self._load is not None
+        left_out = self._left_out
+        load, self._load = self._load, None
+        load.give_up()
+        if self._engine.checks:
+            self._engine.drop(self._unchecked)
         self._sent_before, self._stream = self.sent, None
         self._open(Held())
         for index, layer in enumerate(image.layers):
@@ -154,7 +177,7 @@ class EngineImage:
             yield
         except OSError as error:
             if error.filename is not None:  # not the engine, but a file in the spool
-                raise DestinationError(f"{error.filename}: {error.strerror}") from None
+                raise DestinationError(f"{self._spool_place}: {error.strerror}") from None
             assert self._load is not None
             self._load.answer()
             raise DestinationError(f"{self._place}: does not take the archive: {error.strerror or error}") from None

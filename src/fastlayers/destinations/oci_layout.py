@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -25,6 +26,8 @@ __all__ = ["OciLayout"]
 
 _REF_NAME = "org.opencontainers.image.ref.name"
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
+_LOCK = ".fastlayers-lock"  # where a folder itself cannot be locked
+_NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _WORK = re.compile("[.]fastlayers-[0-9a-f]{16}")  # the folder of a build at work
 
 
@@ -69,9 +72,9 @@ class OciLayout:
         with self._errors():
             if not os.path.isdir(self._path):
                 self._make_folder("")
+            if set(os.listdir(self._path)) - {_LOCK} and not os.path.exists(self._in("oci-layout")):
+                raise DestinationError(f"{self._path}: a folder with other things in it, not an OCI layout")
             with self._locked():
-                if os.listdir(self._path) and not os.path.exists(self._in("oci-layout")):
-                    raise DestinationError(f"{self._path}: a folder with other things in it, not an OCI layout")
                 self._read_index()  # is there a wrong one, say so now
                 if not os.path.exists(self._in("oci-layout")):  # first, so that it is never a folder of other things
                     self._made.append(self._in("oci-layout"))
@@ -83,8 +86,8 @@ class OciLayout:
                 self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
                 os.mkdir(self._work, 0o700)
                 self._alive = os.open(self._work, os.O_RDONLY | os.O_DIRECTORY)
-                fcntl.flock(self._alive, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return [NewFile(os.path.join(self._work, str(i))) for i in range(len(layers))]
+                _flock(self._alive, fcntl.LOCK_NB)  # where it cannot be locked nobody takes it for a killed build's
+            return [NewFile(os.path.join(self._work, str(i)), self._path) for i in range(len(layers))]
 
     def has(self, layer: LayerDescriptor) -> bool:
         with self._errors():
@@ -149,6 +152,8 @@ class OciLayout:
                     if not os.path.exists(self._in("index.json")):
                         os.unlink(path)
                 else:
+                    if path == self._path and os.listdir(path) == [_LOCK]:
+                        os.unlink(self._in(_LOCK))
                     os.rmdir(path)
 
     def _make_folder(self, name: str) -> None:
@@ -165,7 +170,9 @@ class OciLayout:
         for index, layer in self._kept.items():
             if not self._there(layer.digest, layer.size):  # another build has removed it meanwhile
                 path = os.path.join(self._work or "", str(index))
-                make_layer(LayerTask(self._layers[index].recipe, self._codec, (NewFile(path),), known=layer))
+                make_layer(
+                    LayerTask(self._layers[index].recipe, self._codec, (NewFile(path, self._path),), known=layer)
+                )
                 self._ready.append((path, layer))
         for path, layer in self._ready:
             self._place_blob(path, layer.digest, layer.size)
@@ -195,13 +202,29 @@ class OciLayout:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let one build at a time change the layout."""
+        """Let one build at a time change the layout.
+
+        NFS locks only what is open for writing, which no folder can be, but a file in it. Where neither can be locked
+        there is no lock: builds into one layout have to come one after the other.
+        """
         self._lock = os.open(self._path, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if not _flock(self._lock):
+                self._lock_file()
             yield
         finally:
             self._unlock()
+
+    def _lock_file(self) -> None:
+        """Lock a file in the folder; not one that who had it before has removed."""
+        while True:
+            self._unlock()
+            self._lock = os.open(self._in(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if not _flock(self._lock):
+                return
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._lock), os.stat(self._in(_LOCK))):
+                    return
 
     def _unlock(self) -> None:
         """Also what a signal has kept locked, which may come between any two lines."""
@@ -287,7 +310,25 @@ class OciLayout:
         try:
             yield
         except OSError as error:
-            raise DestinationError(f"{error.filename or self._path}: {error.strerror or error}") from None
+            # What is hidden and will be gone is not named, but where it is.
+            hidden = self._work is not None and str(error.filename).startswith(self._work)
+            place = self._path if hidden or not error.filename else error.filename
+            raise DestinationError(f"{place}: {error.strerror or error}") from None
+
+
+def _flock(fd: int, flags: int = 0) -> bool:
+    """Lock what nobody else may have; False where its file system does not do that.
+
+    Raises:
+        BlockingIOError: with LOCK_NB, somebody has it.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | flags)
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        return False
+    return True
 
 
 def _tag_of(entry: Mapping[str, Any]) -> object:

@@ -21,7 +21,8 @@ from ..registry.pull import choose_manifest, open_repository
 from ..registry.reference import Reference
 from ..registry.repository import MANIFESTS, Denied, MissingBlobs, Repository
 from ..registry.sink import RegistrySink
-from ..registry.upload import Holdings, background, upload_blob
+from ..registry.upload import Holdings, upload_blob
+from ..waiting import background
 
 __all__ = ["Registry", "check_blobs", "push_blob", "push_blobs"]
 
@@ -50,12 +51,16 @@ class Registry:
     sent = 0  # but for what its sinks sent
     notes = ()
 
-    def __init__(self, reference: Reference, access: RegistryAccess, options: PushOptions) -> None:
+    def __init__(
+        self, reference: Reference, access: RegistryAccess, options: PushOptions, *, verify: bool = False
+    ) -> None:
+        """``verify``: ask for every blob, also for those that the manifest before names."""
         if reference.digest is not None:
             raise DestinationError(f"{reference}: an image is pushed to a tag, not to a digest")
         self._reference = replace(reference, tag=reference.tag or "latest")
         self._access = access
         self._options = options
+        self._verify = verify
         self._repository = open_repository(self._reference, access, push=True)
         self._base: list[Future[None]] = []
         self._stopped = threading.Event()
@@ -74,10 +79,13 @@ class Registry:
     ) -> Sequence[Sink | None]:
         self._layers, self._codec, self._blobs = layers, codec, base
         holdings = self._holdings = self._previous.holdings
+        if self._verify:
+            holdings = self._holdings = replace(holdings, present=frozenset())
+            base = [replace(blob, repository="") if blob.repository == self._reference.name else blob for blob in base]
         session = self._repository.connection.share()
         self._base = push_blobs(self._repository, holdings, base, self._stopped)
         # What is as large as a layer that is there is probably that layer; a mount needs the digest too.
-        there = [each for each in self.previous if holdings.has(str(each.get("digest")))]
+        there = [each for each in self.previous if self._previous.holdings.has(str(each.get("digest")))]
         sizes_before = tar_sizes_in(there, codec)
         return [
             RegistrySink(
@@ -98,7 +106,7 @@ class Registry:
     def finish(self, image: Image) -> None:
         wait(self._base, return_when=FIRST_EXCEPTION)
         check_blobs(self._base)
-        if self._previous.tagged == image.manifest_digest:
+        if self._previous.tagged == image.manifest_digest and not self._verify:
             return
         try:
             self._put(image)

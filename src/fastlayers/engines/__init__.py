@@ -10,9 +10,13 @@ from typing import Protocol
 from ..errors import DestinationError
 from ..image import ImageName
 
-__all__ = ["FULL", "Engine", "Held", "Load", "Refused", "chain_id", "held_chains"]
+__all__ = ["FULL", "Engine", "Held", "Load", "NoEngine", "Refused", "chain_id", "held_chains"]
 
 FULL = "no space left on device"  # as engines say it
+
+
+class NoEngine(DestinationError):
+    """No engine is where this machine says: its program is not installed, or the environment names none."""
 
 
 class Refused(DestinationError):
@@ -56,8 +60,12 @@ class Load(Protocol):
             DestinationError: it cannot be asked any more.
         """
 
-    def give_up(self) -> None:
-        """End the load, if it has not ended; the archive has no end then, and names nothing."""
+    def give_up(self) -> bool:
+        """End the load, if it has not ended; an archive that has no end yet names nothing.
+
+        Returns:
+            Whether the engine has all of the archive, and may name the image after this all the same.
+        """
 
 
 class Engine(Protocol):
@@ -90,8 +98,8 @@ class Engine(Protocol):
             Refused: it is not.
         """
 
-    def drop(self, loaded: ImageName) -> None:
-        """Forget a name, if it is there; what fails is not told."""
+    def drop(self, loaded: ImageName) -> bool:
+        """Forget a name; whether it was there. What fails is not told."""
 
 
 def chain_id(below: str, diff_id: str) -> str:

@@ -5,7 +5,6 @@ Both read CONTAINERD_ADDRESS, CONTAINERD_NAMESPACE and CONTAINERD_SNAPSHOTTER th
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Sequence
 
@@ -57,8 +56,11 @@ class Containerd:
             ask("ctr", "images", "tag", "--force", before, after)
         self.drop(loaded)
 
-    def drop(self, loaded: ImageName) -> None:
-        """Remove a name."""
+    def drop(self, loaded: ImageName) -> bool:
+        """Remove a name; ctr does not tell one that is not there."""
         remove = ("nerdctl", "rmi") if self._program == "nerdctl" else ("ctr", "images", "rm")
-        with contextlib.suppress(DestinationError):
+        try:
             ask(*remove, loaded.normalised or "")
+        except DestinationError:
+            return False
+        return True

@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import wait
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +23,7 @@ from ..clients import check_layer_count
 from ..errors import DestinationError
 from ..image import ImageName
 from ..registry.transport import as_error
-from ..registry.upload import background
+from ..waiting import background
 from . import Held, Refused, held_chains
 from .docker_host import DockerHost, open_pool
 
@@ -30,6 +31,7 @@ __all__ = ["DockerEngine"]
 
 _QUICK = 60.0  # seconds until an answer to a question
 _FAREWELL = 10.0  # seconds for what is done when all else has failed
+_PARTING = 0.2  # seconds of these that a signal leaves
 _LOAD = 600.0  # seconds that the engine may let us wait while it reads an archive; it may take any time to unpack it
 _BLOCK = 1 << 20  # bytes that are read of the archive at once
 _LARGEST = 64 << 20  # bytes of an answer
@@ -73,18 +75,26 @@ class DockerEngine:
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """Try whether the image makes a container, which needs all of it; then name it."""
         self._check_contents(loaded)
-        made = self._change("POST", "/containers/create", {"Image": loaded.full, "Entrypoint": [], "Cmd": ["/"]})
-        with self._understood():
-            container = json.loads(made)["Id"]
-        self._change("DELETE", f"/containers/{quote(container)}?force=1&v=1")
+        container = loaded.tag  # of as random a name, so that it can be removed also when its making is interrupted
+        remove = ("DELETE", f"/containers/{container}?force=1&v=1")
+        tried = {"Image": loaded.full, "Entrypoint": [], "Cmd": ["/"]}
+        try:
+            self._change("POST", f"/containers/create?name={container}", tried)
+        except BaseException:
+            wait([background(partial(self._ask, *remove, timeout=_FAREWELL))], timeout=_PARTING)
+            raise
+        self._change(*remove)
         target = f"repo={quote(name.repository or '', safe='')}&tag={quote(name.tag or 'latest')}"
         self._change("POST", f"/images/{quote(loaded.full or '')}/tag?{target}")
         self.drop(loaded)
 
-    def drop(self, loaded: ImageName) -> None:
+    def drop(self, loaded: ImageName) -> bool:
         """Remove a name, and the image if it has no other."""
-        with contextlib.suppress(DestinationError):
-            self._ask("DELETE", f"/images/{quote(loaded.full or '')}?force=1", timeout=_FAREWELL)
+        try:
+            status, _ = self._ask("DELETE", f"/images/{quote(loaded.full or '')}?force=1", timeout=_FAREWELL)
+        except DestinationError:
+            return False
+        return status == 200
 
     def _check(self, codecs: Sequence[str], version: str) -> None:
         major = version.partition(".")[0]
@@ -159,9 +169,12 @@ class _DockerLoad:
         self._close()
         self._answer.result()
 
-    def give_up(self) -> None:
+    def give_up(self) -> bool:
+        if not self._open:
+            return not self._answer.done()
         self._given_up = True
         self._close()
+        return False
 
     def _close(self) -> None:
         if self._open:

@@ -44,5 +44,6 @@ class Podman:
     def accept(self, loaded: ImageName, name: ImageName) -> None:
         """Nothing: what podman names is whole."""
 
-    def drop(self, loaded: ImageName) -> None:
+    def drop(self, loaded: ImageName) -> bool:
         """Nothing, for the same reason."""
+        return False

@@ -11,11 +11,12 @@ import threading
 from collections.abc import Sequence
 
 from ..errors import DestinationError
-from . import FULL, Refused
+from . import FULL, NoEngine, Refused
 
 __all__ = ["ProgramLoad", "ask", "find_program"]
 
 _PATIENCE = 10  # seconds that a program may take to end when it is given up
+_ANSWER = 300.0  # seconds until an answer to a question; podman gives none while another podman unpacks a layer
 _WATCH = 2.0  # seconds between looks at whether the engine is there
 _SAID = 200  # characters that go into an error of the beginning and of the end of what a program says
 _OURS = " * oci-archive: "  # podman tells of each format that it tried; this is the archive's
@@ -25,22 +26,24 @@ def find_program(*names: str) -> str:
     """The first of some programs that is installed.
 
     Raises:
-        DestinationError: none is.
+        NoEngine: none is.
     """
     for name in names:
         if shutil.which(name):
             return name
-    raise DestinationError(f"{' or '.join(names)}: not installed")
+    raise NoEngine(f"{' or '.join(names)}: not installed")
 
 
 def ask(*command: str, whole: bool = True) -> str:
     """What a program prints; where it need not be ``whole``, also when the program fails.
 
     Raises:
-        DestinationError: it fails.
+        DestinationError: it fails, or does not end.
     """
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER)
+    except subprocess.TimeoutExpired:
+        raise DestinationError(f"{' '.join(command[:3])}: no answer within {_ANSWER:g} seconds") from None
     except OSError as error:
         raise DestinationError(f"{command[0]}: {error.strerror}") from None
     if done.returncode and whole:
@@ -98,17 +101,25 @@ class ProgramLoad:
         if self._says not in said:
             raise DestinationError(f"{place}: ended before it had loaded the image")
 
-    def give_up(self) -> None:
-        """Close the pipe: the archive has no end, so that the program fails by itself, and leaves nothing."""
+    def give_up(self) -> bool:
+        """Close the pipe: the archive has no end, so that the program fails by itself, and leaves nothing.
+
+        One that has read the end is terminated.
+        """
+        assert self._process.stdin is not None
+        ended = self._process.stdin.closed
         self._close_pipe()
         self._over.set()
         if self._process.returncode is None:
+            if ended:
+                self._process.terminate()
             try:
                 self._process.wait(_PATIENCE)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
         self._output.close()
+        return False
 
     def _watch(self, alive: Sequence[str]) -> None:
         while not self._over.wait(_WATCH):

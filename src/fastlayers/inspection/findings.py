@@ -81,6 +81,7 @@ class Findings:
         images: all that there are.
         blobs: their layers, each once: by digest; in a docker archive that is no OCI layout by name, without a digest.
         manifests: by the digest of their config.
+        seen: descriptors of manifests and indexes that were looked at, as JSON without annotations.
     """
 
     faults: list[Fault] = field(default_factory=list)
@@ -88,6 +89,7 @@ class Findings:
     images: list[FoundImage] = field(default_factory=list)
     blobs: dict[str, Blob] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
+    seen: set[bytes] = field(default_factory=set)
 
     def add(self, place: str, what: str) -> None:
         """Note a fault."""

@@ -18,8 +18,6 @@ from .documents import REF_NAME, Descriptor, DockerImage, Index, parse
 
 __all__ = ["LayoutStore", "RegistryStore", "Store", "errors_of", "open_store"]
 
-_LARGEST = 16 << 20  # bytes of a document
-
 
 class Store(Protocol):
     """Blobs and manifests.
@@ -72,7 +70,7 @@ class LayoutStore:
         return [(entry.annotations or {}).get(REF_NAME) for entry in self._entries()]
 
     def _entries(self) -> list[Descriptor]:
-        return parse(self._read("index.json"), Index, "index.json").manifests
+        return parse(self.files.read("index.json"), Index, "index.json").manifests
 
     def document(self, descriptor: Descriptor, *, manifest: bool) -> bytes:
         size = self.size(descriptor.digest)
@@ -80,7 +78,7 @@ class LayoutStore:
             raise ImageError(f"{descriptor.digest}: not there")
         if size != descriptor.size:
             raise ImageError(f"{descriptor.digest}: {size} bytes, not {descriptor.size}")
-        data = self._read(blob_path(descriptor.digest))
+        data = self.files.read(blob_path(descriptor.digest))
         if sha256(data) != descriptor.digest:
             raise ImageError(f"{descriptor.digest}: its bytes are those of {sha256(data)}")
         return data
@@ -100,12 +98,7 @@ class LayoutStore:
         """What ``manifest.json`` lists, where there is one."""
         if not self.files.has("manifest.json"):
             return None
-        return parse(self._read("manifest.json"), list[DockerImage], "manifest.json")
-
-    def _read(self, path: str) -> bytes:
-        if self.files.size(path) > _LARGEST:
-            raise ImageError(f"{path}: {self.files.size(path)} bytes: too large for a document")
-        return self.files.read(path)
+        return parse(self.files.read("manifest.json"), list[DockerImage], "manifest.json")
 
 
 class RegistryStore:

@@ -15,7 +15,7 @@ from ..errors import ImageError
 from ..image import blob_path
 from ..parallel import available_cores
 from ..registry.access import RegistryAccess
-from ..registry.upload import background
+from ..waiting import background
 from .docker import compare_docker_image, verify_docker_image
 from .documents import Descriptor, Manifest, parse
 from .findings import ANY_CODEC, NO_TAR, Fault, Findings, FoundImage, FoundLayer

@@ -9,10 +9,11 @@ from functools import partial
 from typing import TypeVar
 
 from ..layer import Delivery, LayerDescriptor
+from ..waiting import attended
 from .connection import Answer, Session, connect
 from .repository import Repository
 from .transport import Trouble
-from .upload import Holdings, Stream, abandon, attended, upload_blob
+from .upload import Holdings, Stream, abandon, upload_blob
 
 __all__ = ["RegistrySink"]
 

@@ -6,19 +6,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
 
 from ..layer import Delivery
+from ..waiting import attend, attended, background
 from .connection import Answer
 from .repository import Repository
 from .transport import Expired, Trouble
 
-__all__ = ["Holdings", "Stream", "abandon", "attended", "background", "upload_blob"]
-
-T = TypeVar("T")
+__all__ = ["Holdings", "Stream", "abandon", "upload_blob"]
 
 _POLL = 0.1  # seconds between looks at whether the work shall end
 _AHEAD = 2 << 20  # bytes that may be made before they are sent
@@ -48,33 +46,6 @@ class Holdings:
     def source(self, digest: str) -> str | None:
         """The repository that a blob may be mounted from."""
         return self.elsewhere.get(digest, self.mount_from)
-
-
-def background(call: Callable[[], T]) -> Future[T]:
-    """Call in a thread that nobody has to wait for, not even the interpreter at its end."""
-    future: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            result = call()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(result)
-
-    threading.Thread(target=run, name="registry", daemon=True).start()
-    return future
-
-
-def attended(call: Callable[[], T], check: Callable[[], object]) -> T:
-    """Call in another thread, which may wait for a network, while this one looks whether the work shall end."""
-    return _attend(background(call), check)
-
-
-def _attend(future: Future[T], check: Callable[[], object]) -> T:
-    while not wait([future], timeout=_POLL).done:
-        check()
-    return future.result()
 
 
 def abandon(repository: Repository, location: str) -> None:
@@ -116,7 +87,7 @@ class Stream:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
-        answer = _attend(self._answer, self._check)
+        answer = attend(self._answer, self._check)
         if not self._complete and 200 <= answer.status < 300:
             raise Trouble("the registry did not take the whole body")
         return answer
