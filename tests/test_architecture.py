@@ -19,6 +19,7 @@ ROOT = Path(fastlayers.__file__).parent
 STAGES = [
     ["errors"],
     ["_core"],
+    ["store_path"],
     ["contents"],
     ["digest"],
     ["disk"],
@@ -52,6 +53,7 @@ ORDER = {name: number for number, names in enumerate(STAGES) for name in names}
 LIGHT = [
     "errors",
     "_core",
+    "store_path",
     "contents",
     "digest",
     "disk",

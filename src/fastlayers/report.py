@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from .store_path import store_name
+
 if TYPE_CHECKING:
     from .build import BuildResult, LayerEvent
     from .inspection.inspect import ImageFacts
@@ -136,19 +138,14 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
 
 def _short(paths: Sequence[str]) -> str:
     """What a layer holds, in a few words: store paths without directory and hash part."""
-    first = ", ".join(map(_name, paths[:3]))
+    first = ", ".join(map(store_name, paths[:3]))
     return first + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-
-
-def _name(path: str) -> str:
-    base = path.rpartition("/")[2] if path.startswith("/") else path
-    return base[33:] if path.startswith("/") and len(base) > 33 and base[32] == "-" else base
 
 
 def _holds(stack: LayerStack, layer: StackLayer) -> str:
     """The same for a column beside another one: the largest path, as far as sizes are known, and how many more."""
     if layer.paths:
-        name = _name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
+        name = store_name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
         more = f" +{len(layer.paths) - 1}" if len(layer.paths) > 1 else ""
     else:
         name, more = layer.label or "?", ""
@@ -279,7 +276,7 @@ def _why(update: Update, change: LayerChange, first: int) -> str:
     for reason in change.reasons:
         if not reason.path:
             return reason.change
-        rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
+        rebuilt = reason.old is not None and store_name(reason.old) == store_name(reason.path)
         kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason.path)
     sizes = {**update.old.sizes, **update.new.sizes}
     return "; ".join(

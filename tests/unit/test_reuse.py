@@ -13,8 +13,8 @@ from fastlayers.errors import ClosureError, ImageError, PlanError
 from fastlayers.layering.plan import LayerPlan
 from fastlayers.reuse.explain import explain_path, find_path, recognise, summarise
 from fastlayers.reuse.reading import StackReader, closure_of
-from fastlayers.reuse.stack import LayerStack, StackLayer, package_of, stack_of_plan, store_name
-from fastlayers.reuse.update import PathChange, Update, compare, replaced_paths
+from fastlayers.reuse.stack import LayerStack, StackLayer, stack_of_plan
+from fastlayers.reuse.update import PathChange, Update, compare
 from layouts import Layer, digest, write_layout
 from stores import APP, BASE, LIB, NODES, make_store, write_json
 
@@ -42,14 +42,6 @@ def figures(update: Update) -> tuple[int | None, int | None, int | None]:
 
 def changes(update: Update) -> list[list[tuple[Any, ...]]]:
     return [[(r.change, r.path, r.old, r.layer) for r in layer.reasons] for layer in update.layers]
-
-
-def test_names() -> None:
-    assert store_name(LIB) == "lib-2.0"
-    assert store_name("python:/usr/bin/python3") == "python:/usr/bin/python3"
-    assert [package_of(path) for path in (LIB, "numpy==2.4.6", "deb:libc6", store_path("git-man-2.39"))] == [
-        "lib", "numpy", "deb:libc6", "git-man"]  # fmt: skip
-    assert package_of(store_path("x")) == "x"
 
 
 def test_nothing_changed() -> None:
@@ -83,12 +75,6 @@ def test_layers_that_change_places() -> None:
     assert figures(update) == (0, 320, 0)
     assert figures(compare(plan((A,), (B,)), plan((A,)))) == (0, 0, 0)
     assert figures(compare(plan((A,)), plan((A,), (B,)))) == (20, 20, 20)
-
-
-def test_versions_are_paired() -> None:
-    old = [store_path("a-1", 1), store_path("a-1", 2), store_path("b-1"), store_path("b-lib-1"), store_path("c-1")]
-    new = [store_path("a-1", 3), store_path("a-2", 4), store_path("b-2"), store_path("b-lib-2"), store_path("d-1")]
-    assert replaced_paths(old, new) == dict(zip(new[:4], old[:4], strict=True))
 
 
 def test_a_bound_without_all_sizes() -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from .. import _core
 from ..closure import Closure
 from ..errors import PlanError
+from ..store_path import store_name
 from .history import ChangeHistory
 
 __all__ = ["Guidance", "PlacedByRules", "Rule", "Rules", "read_closures", "read_rules"]
@@ -43,7 +44,7 @@ class Rule:
     def matches(self, path: str) -> bool:
         """Whether it is for this path."""
         base = os.path.basename(path)
-        return any(fnmatch.fnmatchcase(name, self.match) for name in (path, base, base.partition("-")[2]))
+        return any(fnmatch.fnmatchcase(name, self.match) for name in (path, base, store_name(path)))
 
 
 @dataclass(frozen=True, slots=True)

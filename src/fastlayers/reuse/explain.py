@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from ..closure import Closure
 from ..errors import PlanError
 from ..layering.plan import STRATEGIES, LayerPlan, plan_layers
-from .stack import LayerStack, package_of, store_name
+from ..store_path import package_name, store_name
+from .stack import LayerStack
 
 __all__ = ["explain_path", "find_path", "recognise", "summarise"]
 
@@ -26,7 +27,7 @@ def find_path(stack: LayerStack, wanted: str) -> str:
     paths = sorted(stack.layer_of())
     if wanted in paths:
         return wanted
-    for name_of in (store_name, package_of):
+    for name_of in (store_name, package_name):
         found = [path for path in paths if name_of(path) == wanted]
         if len(found) > 1:
             raise PlanError(f"{wanted}: {len(found)} paths are meant: {', '.join(found)}")

@@ -18,6 +18,7 @@ from ..layering.carried import plan_of_manifest
 from ..layering.plan import LayerPlan, parse_plan, plan_layers
 from ..registry.access import RegistryAccess
 from ..sources import in_store, nix_json, read_closure
+from ..store_path import HASH_PART
 from .stack import LayerStack, StackLayer, stack_of_plan
 
 __all__ = ["StackReader", "closure_of"]
@@ -133,7 +134,7 @@ def _image_layers(
 
 def _label(text: str) -> str:
     """A line of an image's history, with the names of store paths in place of the paths."""
-    return re.sub(r"/[^\s,]*/[0-9a-z]{32}-", "", " ".join(text.split())).removeprefix("closure: ")
+    return re.sub(rf"/[^\s,]*/{HASH_PART}", "", " ".join(text.split())).removeprefix("closure: ")
 
 
 def closure_of(stack: LayerStack, known: Sequence[Closure]) -> Closure:
