@@ -174,12 +174,9 @@ def test_simulate_learns_step_by_step_what_the_whole_history_tells(
     told_of: list[ChangeHistory] = []
     real = plan_module.plan_layers
 
-    def spy(
-        closure: Closure, max_layers: int, strategy: str | None = None, *, guidance: Guidance | None = None
-    ) -> LayerPlan:
-        if guidance is not None:  # else a closure is read
-            told_of.append(guidance.history)
-        return real(closure, max_layers, strategy, guidance=guidance or Guidance())
+    def spy(closure: Closure, max_layers: int, strategy: str | None, *, guidance: Guidance) -> LayerPlan:
+        told_of.append(guidance.history)  # no closure is planned besides
+        return real(closure, max_layers, strategy, guidance=guidance)
 
     monkeypatch.setattr(plan_module, "plan_layers", spy)
     files = ["graph.json", "new.json", "graph.json"]

@@ -22,7 +22,7 @@ from .options import (
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
-from .planning import add_planning, check_planning, read_guidance, read_order
+from .planning import add_planning, check_planning, read_guidance, read_order, read_pipeline_option
 from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
@@ -139,7 +139,6 @@ def run(options: argparse.Namespace) -> None:
     from ..build import build_image
     from ..customisation import named_store_paths
     from ..layer import Profile
-    from ..layering.pipeline import read_pipeline
     from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
@@ -161,7 +160,7 @@ def run(options: argparse.Namespace) -> None:
     codec = _codec(options.compress or ("gzip" if registries else "none"))
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
-    pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    pipeline = read_pipeline_option(options)
     customisation = read_customisation(options)
     guidance = read_guidance(options, access)
     max_layers = _max_layers(options)
@@ -225,6 +224,8 @@ def _max_layers(options: argparse.Namespace) -> int:
     from ..build import DEFAULT_MAX_LAYERS
     from ..clients import layer_limit
 
+    if options.max_layers == 1:
+        raise UsageError("--max-layers 1 leaves none for the closure: one is kept for the customisation")
     if options.client is not None:
         return checked("--max-layers", layer_limit, options.client, options.max_layers)
     return DEFAULT_MAX_LAYERS if options.max_layers is None else int(options.max_layers)
@@ -309,5 +310,7 @@ def _mtime(text: str) -> int:
     from ..image import parse_date
 
     if re.fullmatch("-?[0-9]{1,20}", text):
+        if not -(1 << 63) <= int(text) < 1 << 63:
+            raise UsageError(f"--mtime {text}: more seconds than a tar header can hold")
         return int(text)
     return int(checked("--mtime", parse_date, text).timestamp())

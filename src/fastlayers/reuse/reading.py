@@ -28,18 +28,18 @@ IMAGES = ("docker-archive:", "oci-archive:", "oci:", "docker://")
 
 @dataclass(frozen=True)
 class StackReader:
-    """Reads stacks; what is no image and no plan is a closure, and is planned.
+    """Reads stacks; what is no image and no plan is a closure, and is planned where that is asked for.
 
     Attributes:
         access: how registries are reached.
-        plan: how a closure is planned.
+        plan: how a closure is planned; None where closures alone are wanted: their stacks have no layers.
         closures: what is known besides of the paths of images and plans: NAR sizes and references.
         key: which list of nodes to take from an exportReferencesGraph document that has several.
         store_root: the folder below which the Nix store and its database are, "" for none.
     """
 
     access: RegistryAccess = field(default_factory=RegistryAccess)
-    plan: Callable[[Closure], LayerPlan] = plan_layers
+    plan: Callable[[Closure], LayerPlan] | None = plan_layers
     closures: Sequence[Closure] = ()
     key: str | None = None
     store_root: str = ""
@@ -94,7 +94,10 @@ class StackReader:
             raise PlanError(f"{name}: {error}") from None
 
     def _planned(self, name: str, closure: Closure) -> LayerStack:
-        return stack_of_plan(name, self.plan(closure), sizes=_known_sizes(closure), closure=closure)
+        sizes = _known_sizes(closure)
+        if self.plan is None:
+            return LayerStack(name, (), "NAR", sizes=sizes, closure=closure)
+        return stack_of_plan(name, self.plan(closure), sizes=sizes, closure=closure)
 
     def _image(self, source: str) -> LayerStack:
         manifest, config = read_manifest(source, self.access)
