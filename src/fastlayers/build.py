@@ -22,6 +22,7 @@ from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import Contradiction, Delivery, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
+from .layering.carried import ORDER, STRATEGY
 from .layering.guidance import Guidance
 from .layering.plan import LayerPlan, plan_layers
 from .memory import Memory, tar_profile
@@ -318,9 +319,9 @@ def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[s
     """What the manifest says of how the image was made."""
     annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": tar_profile(xattrs=xattrs)}
     if layer_plan.strategy:
-        annotations["dev.fastlayers.strategy"] = layer_plan.strategy
+        annotations[STRATEGY] = layer_plan.strategy
     if layer_plan.order:
-        annotations["dev.fastlayers.order"] = layer_plan.order
+        annotations[ORDER] = layer_plan.order
     return annotations
 
 

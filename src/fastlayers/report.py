@@ -286,8 +286,8 @@ def _why(update: Update, change: LayerChange, first: int) -> str:
     )
 
 
-def print_explained(stack: LayerStack, lines: Sequence[str]) -> None:
-    """Print for each layer of a stack why it is one."""
+def print_explained(stack: LayerStack, lines: Sequence[str], note: str) -> None:
+    """Print for each layer of a stack why it is one, and a note where nobody knows."""
     rows = []
     for number, (layer, line) in enumerate(zip(stack.layers, lines, strict=True), 1):
         count = str(len(layer.paths)) if layer.paths else ""
@@ -296,6 +296,7 @@ def print_explained(stack: LayerStack, lines: Sequence[str]) -> None:
     title = f"{stack.name}{strategy}: {len(stack.layers)} layers, {_megabytes(stack.size)}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
     _table(title, columns, rows, sys.stdout)
+    print_lines([note] if note else [])
 
 
 def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None, Replay | None]]) -> None:

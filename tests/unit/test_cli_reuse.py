@@ -126,7 +126,21 @@ def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[s
         "layer 3 of 4, path 1 of 1", "its closure says more: name it with --closure"]  # fmt: skip
     with_closure = printed(capfd, "explain", images[0], "app-3.0", "--closure", "graph.json")
     assert with_closure.splitlines()[-1].startswith("popularity 1, rank 3 of 3: ")
-    assert squeezed(printed(capfd, "explain", images[0]))[-1] == "4 0.0 kB customisation customisation"
+    assert squeezed(printed(capfd, "explain", images[0]))[-2:] == [
+        "4 0.0 kB customisation customisation", "its closure says more: name it with --closure"]  # fmt: skip
+
+
+def test_explain_an_image_that_was_guided(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its manifest names the strategy, which makes another plan of the closure alone."""
+    built = ["build", "graph.json", "--store-root", "root", "--to", "oci:built:1", "--quiet", "--max-layers", "3"]
+    Path("before.json").write_text(json.dumps([[LIB], [APP, BASE]]))
+    printed(capfd, *built, "--previous", "before.json")
+    lines = printed(capfd, "explain", "oci:built:1", "lib", "--closure", "graph.json").splitlines()
+    assert lines[1] == "layer 1 of 2, path 1 of 1"
+    assert lines[-1].startswith("expected-cost/1 makes another plan of this closure alone: it went by a plan before, ")
+    lines = squeezed(printed(capfd, "explain", "oci:built:1", "--closure", "graph.json"))
+    assert lines[0].startswith("oci:built:1, expected-cost/1: 2 layers, ")
+    assert lines[2].endswith(" lib-2.0") and lines[-1].startswith("expected-cost/1 makes another plan ")
 
 
 def test_simulate(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..base import read_manifest
 from ..closure import UNKNOWN, Closure, unite
 from ..errors import ClosureError, ImageError, PlanError
-from ..layering.carried import plan_of_manifest
+from ..layering.carried import plan_of_manifest, who_planned
 from ..layering.plan import LayerPlan, parse_plan, plan_layers
 from ..registry.access import RegistryAccess
 from ..sources import in_store, nix_json, read_closure
@@ -110,13 +110,14 @@ class StackReader:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ImageError(f"{source}: not a whole image: {type(error).__name__} {error}") from None
         layered = tuple(layer.paths for layer in layers if layer.paths)
+        strategy, order = who_planned(manifest)
         return LayerStack(
             source,
             layers,
             "stored",
             carries_plan=bool(plan),
             sizes=self._sizes,
-            plan=LayerPlan(layered) if plan else None,
+            plan=LayerPlan(layered, strategy, order=order) if plan else None,
         )
 
 
