@@ -68,7 +68,7 @@ def test_diff_of_closures(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert lines[0] == "graph.json -> new.json; sizes: NAR sizes"
     assert "by digest 1 1.0 kB 1.00 podman, containerd, skopeo: layers whose digest is new" in lines
     assert "bound 1.0 kB the paths that are new" in lines
-    assert lines[-1] == "3 1.0 kB new app-3.1 replaced app-3.1"
+    assert lines[-1] == "3 1.0 kB new app-3.1 replaced app-3.0 -> 3.1"
     document = told(capfd, "diff", "graph.json", "new.json", "--max-layers", "1")
     assert (document["by_digest"], document["bound"]) == (1000 + 520 + 456, 1000)
 
@@ -76,7 +76,7 @@ def test_diff_of_closures(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
 def test_diff_of_images(images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     lines = squeezed(printed(capfd, "diff", *images))
     assert lines[0] == f"{images[0]} -> {images[1]}; sizes: as they are stored"
-    assert lines[-2:] == ["3 0.9 kB new app-3.1 replaced app-3.1", "4 0.0 kB kept customisation above layer 3"]
+    assert lines[-2:] == ["3 0.9 kB new app-3.1 replaced app-3.0 -> 3.1", "4 0.0 kB kept customisation above layer 3"]
     document = told(capfd, "diff", *images)
     assert (document["by_digest"], document["by_chain"], document["bound"]) == (900, 905, 900)
     same = printed(capfd, "diff", images[0], images[0])
