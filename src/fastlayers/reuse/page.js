@@ -88,10 +88,11 @@
 
   // Selecting
 
-  function choose(layer, path) {
+  function choose(layer, path, far) {
     chosen = { layer, path };
     for (const id of ["stack", "map"]) mark($(id), id);
     showSelection();
+    if (far) $("selection-section").scrollIntoView({ block: "nearest" }); // chosen from below, where it is out of sight
   }
   function mark(holder, id) {
     const list = holder.querySelector('[role="listbox"]');
@@ -145,6 +146,7 @@
       const items = largest(layer).slice(0, 12).map((item) =>
         element("li", {}, element("span", {}, nameOf(item)), element("span", { class: "muted" }, sizeOf(item) < 0 ? "" : bytes(sizeOf(item)))));
       if (items.length > 1) lines.push(element("ul", {}, ...items));
+      if (layer[1].length > items.length) lines.push(element("p", { class: "muted" }, `and ${count(layer[1].length - items.length)} more`));
     }
     $("selection").replaceChildren(...lines);
   }
@@ -342,7 +344,7 @@
     const holder = $("curve");
     const width = holder.clientWidth;
     const height = 250;
-    const edge = { left: 58, right: width < 520 ? 12 : 92, top: 12, bottom: 36 };
+    const edge = { left: 58, right: width < 520 ? 12 : 104, top: 12, bottom: 36 };
     const series = [["chain", "by chain", "above"], ["digest", "by digest", "new"], ["bound", "bound", "bound"]];
     const most = Math.max(1, ...updates.flatMap((update) => series.map(([key]) => update[key] || 0)));
     const step = niceStep(most, 4);
@@ -370,14 +372,17 @@
       if (!path) continue;
       svg.append(shape("path", { d: path, class: `line l-${color}` }));
       const last = updates[updates.length - 1][key];
-      labels.push({ text, at: y(last === null ? 0 : last) + 4 });
+      labels.push({ text, color, at: y(last === null ? 0 : last) + 4 });
     }
     if (edge.right > 60) {
       labels.sort((a, b) => a.at - b.at);
       for (let i = 1; i < labels.length; i += 1) labels[i].at = Math.max(labels[i].at, labels[i - 1].at + 15);
       const low = height - edge.bottom + 4;
       for (let i = labels.length - 1, limit = low; i >= 0; i -= 1, limit -= 15) labels[i].at = Math.min(labels[i].at, limit);
-      for (const label of labels) svg.append(shape("text", { x: width - edge.right + 10, y: label.at, class: "name" }, label.text));
+      for (const label of labels) {
+        svg.append(shape("circle", { cx: width - edge.right + 14, cy: label.at - 4, r: 4, class: `s-${label.color}` }));
+        svg.append(shape("text", { x: width - edge.right + 23, y: label.at, class: "name" }, label.text));
+      }
       holder.replaceChildren(svg);
     } else {
       const list = element("ul", { class: "legend" });
@@ -402,20 +407,22 @@
   }
   function tellLayers() {
     const update = image().update;
-    const head = [["Layer", "n"], ["Size", "n"], ["Paths", "n"]];
+    const head = [["Layer", "n"], ["Size", "n"], ["Paths", "n spare"]];
     if (update) head.push(["State", ""]);
     head.push(["Holds", "wide"]);
-    if (update) head.push(["Why", "wide"]);
+    if (update) head.push(["Why", "wide spare"]);
     const rows = image().layers.map((layer, number) => {
       const button = element("button", { type: "button", "aria-label": `Layer ${number + 1}` }, String(number + 1));
-      button.addEventListener("click", () => choose(number));
-      const row = [[button, "n"], [bytes(layer[0]), "n"], [layer[1].length ? count(layer[1].length) : "", "n"]];
+      button.addEventListener("click", () => choose(number, undefined, true));
+      const row = [[button, "n"], [bytes(layer[0]), "n"], [layer[1].length ? count(layer[1].length) : "", "n spare"]];
       if (update) {
         const state = STATES[stateOf(number)];
         row.push([element("span", { class: `chip s-${state}` }, state), ""]);
       }
-      row.push([holds(layer), "wide"]);
-      if (update) row.push([why(number).join("; "), "wide"]);
+      // Where the window is narrow the reason stands below what the layer holds: there is no room for its column.
+      const reason = update ? why(number).join("; ") : "";
+      row.push([reason ? element("span", {}, holds(layer), element("small", { class: "narrow" }, reason)) : holds(layer), "wide"]);
+      if (update) row.push([reason, "wide spare"]);
       return cells(row);
     });
     $("layers").replaceChildren(element("thead", {}, cells(head, "th")), element("tbody", {}, ...rows));
@@ -439,7 +446,7 @@
       const facts = [`layer ${number + 1}`];
       if (sizeOf(path) >= 0) facts.unshift(bytes(sizeOf(path)));
       const button = element("button", { type: "button", title: fullName(path) }, element("span", {}, nameOf(path)), element("span", {}, facts.join(" · ")));
-      button.addEventListener("click", () => choose(number, path));
+      button.addEventListener("click", () => choose(number, path, true));
       return element("li", {}, button);
     }));
   }
