@@ -142,12 +142,7 @@ def run(options: argparse.Namespace) -> None:
     from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
-    archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
-    to_stdout = "-" in archives
-    if archives.count("-") > 1 or (to_stdout and options.json):
-        raise UsageError("standard output is wanted twice")
-    if len(set(map(os.path.realpath, archives))) < len(archives):
-        raise UsageError("two destinations are one file: an archive holds one image")
+    to_stdout = _to_stdout(options)
     if not options.interpreter and not options.base:
         raise UsageError("--no-interpreter leaves an image that runs on nothing: say --from which base")
     check_planning(options, "plan", "pipeline", "strategy")
@@ -205,6 +200,20 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
     elif not options.quiet:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
+
+
+def _to_stdout(options: argparse.Namespace) -> bool:
+    """Whether an archive goes to standard output.
+
+    Raises:
+        UsageError: two things go there, or two archives into one file.
+    """
+    archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
+    if archives.count("-") > 1 or ("-" in archives and options.json):
+        raise UsageError("standard output is wanted twice")
+    if len(set(map(os.path.realpath, archives))) < len(archives):
+        raise UsageError("two destinations are one file: an archive holds one image")
+    return "-" in archives
 
 
 def _layer_plan(
