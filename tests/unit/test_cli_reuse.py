@@ -197,3 +197,16 @@ def test_simulate_learns_step_by_step_what_the_whole_history_tells(
     printed(capfd, "simulate", *files, "--strategy", "expected-cost")
     closures = [read_closure(file).paths for file in files]
     assert told_of == [learn(closures[:k]) for k in range(3)]
+
+
+def test_a_history_with_a_closure_twice_and_a_path_twice(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing changed, so nothing counts; what names a path twice is no closure, and is told by its line."""
+    once = told(capfd, "simulate", "graph.json", "new.json")["replays"]
+    twice = told(capfd, "simulate", "graph.json", "graph.json", "new.json", "new.json")["replays"]
+    for one, two in zip(once, twice, strict=True):
+        assert {**one, "steps": None} == {**two, "steps": None}
+        assert [step for step in two["steps"] if step["bound"] or step["by_digest"] or step["by_chain"]] == one["steps"]
+    Path("h.jsonl").write_text(f"{json.dumps(NODES)}\n{json.dumps([*NODES, NODES[0]])}\n")
+    with pytest.raises(SystemExit) as ended:
+        run(["simulate", "h.jsonl"])
+    assert (ended.value.code, capfd.readouterr().err) == (3, f"fastlayers: h.jsonl: line 2: {APP}: given twice\n")
