@@ -85,6 +85,7 @@ def pages(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         "closure": [first],
         "image": [images[0]],
         "update": [*images, *sizes],
+        "bare": images,
         "others": [others, others],
         "nothing": [empty],
         "history": [first, second, first, second, "--strategy", "auto"],
@@ -249,3 +250,11 @@ def test_what_is_chosen_from_a_table_comes_into_sight(opened: Callable[..., Chro
         "const box = arguments[0].getBoundingClientRect(); return [box.top, box.bottom]", chosen
     )
     assert top >= 0 and bottom <= WIDE[1] + 1
+
+
+def test_a_bound_that_is_not_known_is_no_zero(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    update = data_of(pages["bare"])["images"][1]["update"]
+    assert not update["exact"]
+    bound = opened("bare").find_element(By.CSS_SELECTOR, "#update-bars .row").text
+    assert "sizes of some paths are not known: --closure tells them" in bound
+    assert ("≥ " if update["bound"] else "?") in bound and "\n0 B" not in bound

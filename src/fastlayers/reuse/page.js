@@ -313,7 +313,7 @@
     const fresh = states.filter((state) => state === 2).length;
     const above = states.filter((state) => state > 0).length;
     $("update-lead").textContent = `From ${data.images[current - 1].name}.`;
-    const bound = update.bound === null ? "nobody says which paths are in which layers" : update.exact ? "the paths that are new" : "at least: sizes of some paths are not known";
+    const bound = update.bound === null ? "nobody says which paths are in which layers" : update.exact ? "the paths that are new" : "at least; sizes of some paths are not known: --closure tells them";
     const rows = [
       ["Bound", bound, "s-bound", update.bound],
       ["By digest", `podman, containerd: ${plural(fresh, "layer")}`, "s-new", update.digest],
@@ -321,12 +321,13 @@
     ];
     const most = Math.max(1, ...rows.map((row) => row[3] || 0));
     const grid = element("div", { class: "compare" });
+    const told = (size, exact) => (exact ? bytes(size) : size ? `≥ ${bytes(size)}` : "?");
     for (const [name, text, fill, size] of rows) {
       const bar = element("div", { class: `fill ${fill}` });
       bar.style.width = `${(100 * (size || 0)) / most}%`;
       const ratio = update.bound && update.exact && size !== null ? `${(size / update.bound).toFixed(2)} ×` : "";
       grid.append(element("div", { class: "row" }, element("div", {}, name, element("small", {}, text)),
-        element("div", { class: "track" }, bar), element("div", { class: "number" }, bytes(size)),
+        element("div", { class: "track" }, bar), element("div", { class: "number" }, told(size, fill !== "s-bound" || update.exact || size === null)),
         element("div", { class: "number muted" }, ratio)));
     }
     $("update-bars").replaceChildren(grid);
