@@ -13,14 +13,14 @@ import gzip
 import importlib
 import io
 import json
+import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import fastlayers
@@ -31,8 +31,13 @@ from .inputs import SHARED
 from .picture import style
 
 _STRATEGIES = ("popularity", "auto", "expected-cost")
-_HISTORIES = ("history_staging", "history_stable")
+_HISTORIES = {
+    "history_staging": "updates of a package set as it is developed",
+    "history_stable": "updates of a stable release",
+}
 _OUTPUT = Path("build", "bench")
+
+Layers = list[list[str]]
 
 
 @dataclass
@@ -43,7 +48,7 @@ class Planner:
     history: ChangeHistory = field(default_factory=ChangeHistory)
     previous: Sequence[Sequence[str]] | None = None
 
-    def __call__(self, nodes: list[dict[str, Any]], limit: int, extra: Sequence[str]) -> list[list[str]]:
+    def __call__(self, nodes: list[dict[str, Any]], limit: int, extra: Sequence[str]) -> Layers:
         """The layers of a closure; ``extra`` are the words that a command would be given."""
         paths = [node["path"] for node in nodes]
         closure = fastlayers.Closure(
@@ -76,10 +81,18 @@ class Figures:
     leaf: float
 
 
-def _replay_module(name: str) -> ModuleType:
-    sys.path.insert(0, str(SHARED / "replay"))
-    module = importlib.import_module(name)
-    module.plan_with = lambda planner, closure, limit, extra: planner(closure, limit, extra)  # type: ignore[attr-defined]
+def plan_afresh(command: Sequence[str], nodes: list[dict[str, Any]], limit: int, extra: Sequence[str]) -> Layers:
+    """The layers of a closure, by a strategy that remembers nothing; its name is the command."""
+    return Planner(command[0])(nodes, limit, extra)
+
+
+def _module(name: str, plan_with: Callable[..., Layers]) -> Any:
+    """A module of the replay's that plans with this instead of a command."""
+    folder = str(SHARED / "replay")
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    module: Any = importlib.import_module(name)
+    module.plan_with = plan_with
     return module
 
 
@@ -88,7 +101,7 @@ def replays(images: Sequence[str], limits: Sequence[int], *, held_out: bool = Fa
 
     ``held_out``: judge the second half of each past, with the first half as the past, instead of the judged updates.
     """
-    replay = _replay_module("replay")
+    replay = _module("replay", Planner.__call__)
     found = []
     for history in _HISTORIES:
         with gzip.open(SHARED / "replay" / f"{history}.json.gz") as file:
@@ -110,15 +123,13 @@ def replays(images: Sequence[str], limits: Sequence[int], *, held_out: bool = Fa
 
 def shares(limits: Sequence[int]) -> dict[tuple[str, int], float]:
     """What pulling another image of the same packages costs, over what it has to; by strategy and limit."""
-    _replay_module("replay")
-    share = _replay_module("share")
+    share = _module("share", plan_afresh)
     found = {}
     for strategy in _STRATEGIES:
         out = io.StringIO()
         arguments = sys.argv
         sys.argv = ["share.py", str(SHARED / "replay" / "images.json.gz"), "--max-layers", ",".join(map(str, limits))]
         sys.argv += ["--", strategy]
-        share.plan_with = lambda command, closure, limit, extra: Planner(command[0])(closure, limit, extra)  # type: ignore[attr-defined]
         try:
             with redirect_stdout(out):
                 share.main()
@@ -133,10 +144,14 @@ def shares(limits: Sequence[int]) -> dict[tuple[str, int], float]:
 def markdown(found: Sequence[Figures], shared: dict[tuple[str, int], float]) -> str:
     """The figures as tables: D, C and leaf of each image."""
     lines = []
-    for history in _HISTORIES:
+    for history, what in _HISTORIES.items():
         some = [each for each in found if each.history == history]
         images = list(dict.fromkeys(each.image for each in some))
-        lines += [f"{history}: D / C (leaf)", "", f"| strategy | layers | {' | '.join(images)} |"]
+        lines += [
+            f"`{history}`, {what}: D / C (leaf)",
+            "",
+            f"| strategy | layers | {' | '.join(images)} |",
+        ]
         lines.append("|---|---|" + "---|" * len(images))
         for work, limit in dict.fromkeys((each.work, each.limit) for each in some):
             cells = [
@@ -152,44 +167,57 @@ def markdown(found: Sequence[Figures], shared: dict[tuple[str, int], float]) -> 
 
 
 def picture(found: Sequence[Figures]) -> str:
-    """D and C of each image at the most layers, as an SVG document: a row of dots for each strategy."""
+    """D and C of each image at the most layers, as an SVG document: for each history a row for each strategy."""
     limit = max(each.limit for each in found)
-    some = [each for each in found if each.history == _HISTORIES[0] and each.limit == limit]
-    works = list(dict.fromkeys(each.work for each in some))
-    images = list(dict.fromkeys(each.image for each in some))
-    left, width, row, most = 240, 620, 22, 4.0
-
-    def x(value: float) -> float:
-        return left + (min(value, most) - 1) / (most - 1) * width
-
     parts = [
         f'<text x="16" y="28" class="title">Bytes downloaded, over those that changed; {limit} layers</text>',
         '<text x="16" y="46" class="faint">filled: by digest (D); ring: everything above the first change (C)</text>',
     ]
-    y = 78
-    for tick in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0):
-        bottom = y + len(images) * (len(works) * row + 26)
-        parts.append(f'<line x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{y - 8}" y2="{bottom}" class="grid"/>')
-        parts.append(f'<text x="{x(tick):.1f}" y="{y - 14}" class="faint middle">{tick:g}</text>')
-    for image in images:
-        parts.append(f'<text x="16" y="{y + 14}" class="name">{escape(image)}</text>')
-        for work in works:
-            (each,) = (e for e in some if (e.image, e.work) == (image, work))
-            kind = "abcd"[works.index(work)]
-            parts.append(f'<text x="{left - 12}" y="{y + 14}" class="end">{escape(work)}</text>')
-            parts.append(f'<circle cx="{x(each.d):.1f}" cy="{y + 10}" r="5" class="{kind}"/>')
-            parts.append(
-                f'<circle cx="{x(each.c):.1f}" cy="{y + 10}" r="4.5" class="{kind}" '
-                'style="fill: none; stroke-width: 2"/>'
-            )
-            parts.append(f'<text x="{x(most) + 14:.1f}" y="{y + 14}" class="faint">{each.d:.2f} / {each.c:.2f}</text>')
-            y += row
-        y += 26
+    y = 66
+    for history, what in _HISTORIES.items():
+        some = [each for each in found if each.history == history and each.limit == limit]
+        y = _panel(parts, f"{history}: {what}", some, y)
     size = f'width="960" height="{y}" viewBox="0 0 960 {y}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><style>{style()}</style>'
         f'<rect width="960" height="{y}" class="page"/>\n' + "\n".join(parts) + "\n</svg>\n"
     )
+
+
+def _panel(parts: list[str], title: str, some: Sequence[Figures], y: int) -> int:
+    """Draw a history from ``y`` downward; where what comes next may begin."""
+    works = list(dict.fromkeys(each.work for each in some))
+    images = list(dict.fromkeys(each.image for each in some))
+    left, width, row, between = 240, 620, 22, 14
+    halves = max(math.ceil(2 * max(max(each.d, each.c) for each in some)), 3)  # the axis goes to so many halves
+
+    def x(value: float) -> float:
+        return left + (value - 1) / (halves / 2 - 1) * width
+
+    parts.append(f'<text x="16" y="{y + 14}" class="name">{escape(title)}</text>')
+    y += 50
+    bottom = y + len(images) * (len(works) * row + between) - between
+    for tick in range(2, halves + 1):
+        at = x(tick / 2)
+        parts.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="{y - 8}" y2="{bottom}" class="grid"/>')
+        parts.append(f'<text x="{at:.1f}" y="{y - 14}" class="faint middle">{tick / 2:g}</text>')
+    parts.append(f'<text x="{left + width + 14}" y="{y - 14}" class="faint">D / C</text>')
+    for image in images:
+        parts.append(f'<text x="16" y="{y + 14}" class="name">{escape(image)}</text>')
+        for work in works:
+            (each,) = (e for e in some if (e.image, e.work) == (image, work))
+            kind = "abcd"[works.index(work)]
+            ends = f'x1="{x(each.d):.1f}" x2="{x(each.c):.1f}" y1="{y + 10}" y2="{y + 10}"'
+            parts.append(f'<text x="{left - 12}" y="{y + 14}" class="end">{escape(work)}</text>')
+            parts.append(f'<line {ends} class="{kind}" style="stroke-opacity: 0.4"/>')
+            parts.append(f'<circle cx="{x(each.d):.1f}" cy="{y + 10}" r="5" class="{kind}"/>')
+            ring = f'r="4.5" class="{kind}" style="fill: none; stroke-width: 2"'
+            parts.append(f'<circle cx="{x(each.c):.1f}" cy="{y + 10}" {ring}/>')
+            figures = f"{each.d:.2f} / {each.c:.2f}"
+            parts.append(f'<text x="{left + width + 14}" y="{y + 14}" class="faint">{figures}</text>')
+            y += row
+        y += between
+    return y + 20
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ ROOT = Path(fastlayers.__file__).parent
 STAGES = [
     ["errors"],
     ["_archive", "_core"],
+    ["store_path"],
     ["contents"],
     ["digest"],
     ["disk"],
@@ -54,6 +55,7 @@ LIGHT = [
     "errors",
     "_archive",
     "_core",
+    "store_path",
     "contents",
     "digest",
     "disk",

@@ -22,6 +22,7 @@ from .destinations import Destination
 from .errors import ClosureError, ConfigError, LayerError, PlanError
 from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import Contradiction, Delivery, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
+from .layering.carried import ORDER, STRATEGY
 from .layering.guidance import Guidance
 from .layering.plan import LayerPlan, plan_layers
 from .memory import Memory, tar_profile
@@ -218,20 +219,16 @@ def build_image(
         _check_store_paths(named, set(chain.from_iterable(layer_plan.layers)), "excluded")
 
     # Describe: a recipe for each layer, and the exact size of its tar.
-    kinds, contents = _contents(closure, layer_plan)
-    custom = customise(
-        customisation,
+    kinds, recipes = _describe(
         closure,
-        closure.extra if base is None else (),
-        store_dir=store_dir,
+        layer_plan,
+        base,
+        customisation,
+        profile,
+        xattrs=xattrs,
         store_root=store_root,
-        time=profile.mtime,
-        excluded=frozenset(layer_plan.excluded),
+        store_dir=store_dir,
     )
-    if custom := fit_on_base(base, contents, custom, asked=customisation.modes):
-        kinds.append(("customisation", ()))
-        contents.append(custom)
-    recipes = _recipes(contents, profile, store_root, xattrs=xattrs)
     expected = _expected_nar_hashes(closure, store_root) if verify_store else {}
     memory = Memory(cache, codec, partial(_previous_layers, destinations if trust_previous else ()))
     known = memory.look_up(recipes, _told_nar_hashes(closure), trust=not verify_store)
@@ -283,8 +280,7 @@ def build_image(
         tuple(BuiltLayer(kind, paths, layer, events[i]) for i, (layer, kind, paths) in enumerate(described)),
         time.perf_counter() - start,
         _sent(destinations, events),
-        sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items())
-        + (sum(destination.sent or 0 for destination in destinations) if codec.name == "none" else 0),
+        _read(layers, routes, destinations, codec),
         _bytes_of("written", events),
         tuple(chain.from_iterable(destination.notes for destination in destinations)),
     )
@@ -295,15 +291,43 @@ def _sent(destinations: Sequence[Destination], events: Mapping[int, Sequence[Lay
     return sum(sent) + _bytes_of("uploaded", events) if sent else None
 
 
-def _contents(
-    closure: Closure, layer_plan: LayerPlan
-) -> tuple[list[tuple[str, tuple[str, ...]]], list[tuple[Contents, ...]]]:
-    """Of each layer its kind and the names of its nodes, and its contents."""
+def _read(
+    layers: Mapping[int, LayerDescriptor], routes: Sequence[_Route], destinations: Sequence[Destination], codec: Codec
+) -> int:
+    """Bytes of files that were read for layers; what is sent as it is was read once more for it."""
+    again = sum(destination.sent or 0 for destination in destinations) if codec.name == "none" else 0
+    return again + sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items())
+
+
+def _describe(
+    closure: Closure,
+    layer_plan: LayerPlan,
+    base: BaseImage | None,
+    customisation: Customisation,
+    profile: Profile,
+    *,
+    xattrs: bool,
+    store_root: str,
+    store_dir: str | None,
+) -> tuple[list[tuple[str, tuple[str, ...]]], list[LayerRecipe]]:
+    """Of each layer its kind and the names of its nodes, and its recipe; the customisation's comes last."""
     kinds: list[tuple[str, tuple[str, ...]]] = [("closure", layer) for layer in layer_plan.layers]
     contents: list[tuple[Contents, ...]] = [
         tuple(closure.contents(closure.index(path)) for path in layer) for layer in layer_plan.layers
     ]
-    return kinds, contents
+    custom = customise(
+        customisation,
+        closure,
+        closure.extra if base is None else (),
+        store_dir=store_dir,
+        store_root=store_root,
+        time=profile.mtime,
+        excluded=frozenset(layer_plan.excluded),
+    )
+    if custom := fit_on_base(base, contents, custom, asked=customisation.modes):
+        kinds.append(("customisation", ()))
+        contents.append(custom)
+    return kinds, _recipes(contents, profile, store_root, xattrs=xattrs)
 
 
 def _recipes(
@@ -318,9 +342,9 @@ def _annotations(codec: Codec, layer_plan: LayerPlan, *, xattrs: bool) -> dict[s
     """What the manifest says of how the image was made."""
     annotations = {"dev.fastlayers.codec": codec.profile, "dev.fastlayers.tar": tar_profile(xattrs=xattrs)}
     if layer_plan.strategy:
-        annotations["dev.fastlayers.strategy"] = layer_plan.strategy
+        annotations[STRATEGY] = layer_plan.strategy
     if layer_plan.order:
-        annotations["dev.fastlayers.order"] = layer_plan.order
+        annotations[ORDER] = layer_plan.order
     return annotations
 
 

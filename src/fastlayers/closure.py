@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from . import _core
 from .contents import Contents, FileList, Merged, Tree
 from .errors import ClosureError
+from .store_path import BASE32
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["Closure", "Positions", "find_cycle", "normalise_nar_hash", "unite"]
 
 UNKNOWN = -1  # a NAR size that the source does not tell
-_NIX_BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 
 
 @dataclass(frozen=True, eq=False)
@@ -266,7 +266,7 @@ def normalise_nar_hash(text: str) -> str:
             if len(value) == 52:
                 number = 0
                 for letter in value:
-                    number = number * 32 + _NIX_BASE32.index(letter)
+                    number = number * 32 + BASE32.index(letter)
                 return "sha256:" + number.to_bytes(32, "little").hex()
             if len(value) == 44 and len(digest := base64.b64decode(value, validate=True)) == 32:
                 return "sha256:" + digest.hex()

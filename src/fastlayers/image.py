@@ -19,6 +19,7 @@ from .layering.carried import PATHS, PLAN, VERSION
 from .memory import annotations_of
 from .registry.platforms import default_architecture
 from .registry.reference import HOST, NAME, TAG
+from .store_path import HASH_PART
 
 __all__ = [
     "EPOCH",
@@ -254,7 +255,7 @@ def check_config(config: Mapping[str, Any], place: str) -> None:
 
 def store_paths_in(value: object, store_dir: str) -> list[str]:
     """Store paths that a configuration, or anything else that is JSON, names in its texts, sorted."""
-    pattern = re.compile(re.escape(store_dir) + r"/[0-9a-df-np-sv-z]{32}-[0-9A-Za-z+._?=-]+")
+    pattern = re.compile(re.escape(store_dir) + f"/{HASH_PART}[0-9A-Za-z+._?=-]+")
     return sorted(set(pattern.findall(json.dumps(value, ensure_ascii=False))))
 
 

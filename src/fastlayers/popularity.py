@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from . import _core
 from .closure import Closure
 
-__all__ = ["Popularity", "order_by_popularity", "package_name", "popularity"]
+__all__ = ["Popularity", "order_by_popularity", "popularity", "sort_key"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Popularity:
     """The popularity of each of a graph's n nodes.
 
     Attributes:
-        order: int32, shape (n,). Rows of the graph, the most popular first, ties by ascending ``package_name``.
+        order: int32, shape (n,). Rows of the graph, the most popular first, ties by ascending ``sort_key``.
         limbs: uint64, shape (n, L). Row i is the popularity of node i, the least significant limb first.
     """
 
@@ -42,10 +42,13 @@ class Popularity:
         return [int.from_bytes(data[at : at + width], "little") for at in range(0, len(data), width)]
 
 
-def package_name(path: str) -> str:
+def sort_key(path: str) -> str:
     """The key of closure-graph.py: what follows the first hyphen (Nix: the name), then what stands before it.
 
-    >>> package_name("/nix/store/abc-hello-1.0")
+    Its order is reached to the byte, so this is nixpkgs' idea of a name, whatever stands before the hyphen, and not
+    :mod:`fastlayers.store_path`'s.
+
+    >>> sort_key("/nix/store/abc-hello-1.0")
     'hello-1.0-/nix/store/abc'
     """
     first, hyphen, rest = path.partition("-")
@@ -72,7 +75,7 @@ def popularity(indptr: NDArray[np.int64], indices: NDArray[np.int32], names: Seq
     limbs = np.empty_like(paths)
     _core.popularity(indptr, indices, topological, paths, limbs)
 
-    keys = list(map(package_name, names))
+    keys = list(map(sort_key, names))
     order = np.array(sorted(range(n), key=keys.__getitem__), dtype=np.int32)
     for limb in limbs.T:  # stable sorts, so the last one, by the most significant limb, decides first
         order = order[np.argsort(~limb[order], kind="stable")]

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from .store_path import package_version, store_name
+
 if TYPE_CHECKING:
     from .build import BuildResult, LayerEvent
     from .inspection.inspect import ImageFacts
@@ -117,11 +119,12 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=file, width=None if file.isatty() else 120)
     widths = [max(map(len, [heading, *(row[i] for row in rows)])) for i, (heading, _) in enumerate(columns)]
+    whole = sum(widths) + 2 * len(columns)
+    console = Console(file=file, width=None if file.isatty() else whole)  # a file or a pipe has no width
     # Names give way where the window is narrow; numbers never do.
     what = next(i for i, (heading, _) in enumerate(columns) if heading in ("what", "why"))
-    widths[what] = max(8, min(widths[what], console.width - sum(widths) - 2 * len(columns) + widths[what]))
+    widths[what] = max(8, min(widths[what], console.width - whole + widths[what]))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for (heading, justify), width in zip(columns, widths, strict=True):
         table.add_column(
@@ -136,19 +139,17 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
 
 def _short(paths: Sequence[str]) -> str:
     """What a layer holds, in a few words: store paths without directory and hash part."""
-    first = ", ".join(map(_name, paths[:3]))
-    return first + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+    return _few(list(map(store_name, paths)))
 
 
-def _name(path: str) -> str:
-    base = path.rpartition("/")[2] if path.startswith("/") else path
-    return base[33:] if path.startswith("/") and len(base) > 33 and base[32] == "-" else base
+def _few(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:3]) + (f" and {len(texts) - 3} more" if len(texts) > 3 else "")
 
 
 def _holds(stack: LayerStack, layer: StackLayer) -> str:
     """The same for a column beside another one: the largest path, as far as sizes are known, and how many more."""
     if layer.paths:
-        name = _name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
+        name = store_name(max(layer.paths, key=lambda path: stack.sizes.get(path, -1)))
         more = f" +{len(layer.paths) - 1}" if len(layer.paths) > 1 else ""
     else:
         name, more = layer.label or "?", ""
@@ -276,21 +277,22 @@ def _why(update: Update, change: LayerChange, first: int) -> str:
     if not change.by_digest:
         return f"above layer {first}"
     kinds: dict[str, list[str]] = {}
-    for reason in change.reasons:
+    sizes = {**update.old.sizes, **update.new.sizes}
+    for reason in sorted(change.reasons, key=lambda reason: -sizes.get(reason.path, 0)):
         if not reason.path:
             return reason.change
-        rebuilt = reason.old is not None and _name(reason.old) == _name(reason.path)
-        kinds.setdefault("rebuilt" if rebuilt else reason.change, []).append(reason.path)
-    sizes = {**update.old.sizes, **update.new.sizes}
-    return "; ".join(
-        f"{kind} {_short(sorted(kinds[kind], key=lambda path: -sizes.get(path, 0)))}"
-        for kind in _KINDS
-        if kind in kinds
-    )
+        name, old = store_name(reason.path), store_name(reason.old or "")
+        if not old:
+            kinds.setdefault(reason.change, []).append(name)
+        elif old == name:
+            kinds.setdefault("rebuilt", []).append(name)
+        else:  # of one package: its old name and its new version say it
+            kinds.setdefault("replaced", []).append(f"{old} -> {package_version(name)}")
+    return "; ".join(f"{kind} {_few(kinds[kind])}" for kind in _KINDS if kind in kinds)
 
 
-def print_explained(stack: LayerStack, lines: Sequence[str]) -> None:
-    """Print for each layer of a stack why it is one."""
+def print_explained(stack: LayerStack, lines: Sequence[str], note: str) -> None:
+    """Print for each layer of a stack why it is one, and a note where nobody knows."""
     rows = []
     for number, (layer, line) in enumerate(zip(stack.layers, lines, strict=True), 1):
         count = str(len(layer.paths)) if layer.paths else ""
@@ -299,6 +301,7 @@ def print_explained(stack: LayerStack, lines: Sequence[str]) -> None:
     title = f"{stack.name}{strategy}: {len(stack.layers)} layers, {_megabytes(stack.size)}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
     _table(title, columns, rows, sys.stdout)
+    print_lines([note] if note else [])
 
 
 def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None, Replay | None]]) -> None:

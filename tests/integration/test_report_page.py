@@ -85,6 +85,7 @@ def pages(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         "closure": [first],
         "image": [images[0]],
         "update": [*images, *sizes],
+        "bare": images,
         "others": [others, others],
         "nothing": [empty],
         "history": [first, second, first, second, "--strategy", "auto"],
@@ -218,3 +219,42 @@ def test_search(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
     box.send_keys("lib")
     assert count.text.endswith("; the largest 50 are shown.")
     assert len(browser.find_elements(By.CSS_SELECTOR, "#found button")) == 50
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_reasons_are_told_at_any_width(
+    size: tuple[int, int], opened: Callable[..., Chrome], pages: dict[str, Path]
+) -> None:
+    """In a column of their own, or below what a layer holds; no table is wider than the window."""
+    browser, data = opened("update", size), data_of(pages["update"])
+    states = [layer[0] for layer in data["images"][1]["update"]["layers"]]
+    number = states.index(2)
+    row = browser.find_elements(By.CSS_SELECTOR, "#layers tbody tr")[number]
+    assert row.text.count("rebuilt: ") + row.text.count("other bytes") == 1
+    widths = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].map((one) => [one.scrollWidth, one.clientWidth])"
+    )
+    assert all(inside <= outside for inside, outside in widths)
+
+
+def test_what_is_chosen_from_a_table_comes_into_sight(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    browser, layers = opened("update"), data_of(pages["update"])["images"][1]["layers"]
+    number = max(range(len(layers)), key=lambda number: len(layers[number][1]))
+    button = browser.find_elements(By.CSS_SELECTOR, "#layers button")[number]
+    browser.execute_script("arguments[0].scrollIntoView()", button)
+    button.click()
+    chosen = browser.find_element(By.ID, "selection")
+    assert chosen.text.startswith(f"Layer {number + 1} of {len(layers)}")
+    assert chosen.text.endswith(f"and {len(layers[number][1]) - 12} more")
+    top, bottom = browser.execute_script(
+        "const box = arguments[0].getBoundingClientRect(); return [box.top, box.bottom]", chosen
+    )
+    assert top >= 0 and bottom <= WIDE[1] + 1
+
+
+def test_a_bound_that_is_not_known_is_no_zero(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    update = data_of(pages["bare"])["images"][1]["update"]
+    assert not update["exact"]
+    bound = opened("bare").find_element(By.CSS_SELECTOR, "#update-bars .row").text
+    assert "sizes of some paths are not known: --closure tells them" in bound
+    assert ("≥ " if update["bound"] else "?") in bound and "\n0 B" not in bound

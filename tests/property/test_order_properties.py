@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from fastlayers import Closure, _core, plan_layers
 from fastlayers.layering.guidance import Guidance
-from fastlayers.layering.history import ChangeHistory, learn, package_version
+from fastlayers.layering.history import ChangeHistory, learn
 from fastlayers.layering.order import order_layers
+from fastlayers.store_path import package_version
 from oracles.order import best, cost
 
 Layers = list[list[str]]

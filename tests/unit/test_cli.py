@@ -1,5 +1,6 @@
 """The command line: what it prints, and where, and what it does not load."""
 
+import argparse
 import contextlib
 import json
 import os
@@ -16,6 +17,10 @@ import pytest
 
 from fastlayers import __version__
 from fastlayers.cli import COMMANDS
+from fastlayers.cli.main import command_parser
+from fastlayers.cli.options import size
+from fastlayers.cli.planning import STRATEGY_NAMES
+from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
 from nix_stores import make_database, registered
 from stores import APP, BASE, LIB, write_json
 
@@ -337,7 +342,37 @@ def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:
             "--min-layer-size is more than --max-layer-size",
         ),
         (["plan", "graph.json", "--pipeline", "absent"], 4, "absent: No such file or directory"),
-        (["plan", "graph.json", "--pipeline", ""], 4, "pipeline: not valid: Input data was truncated"),
+        (["plan", "graph.json", "--pipeline", ""], 2, "--pipeline: pipeline: not valid: Input data was truncated"),
+        (["plan", "graph.json", "--pipeline", "[["], 2, "--pipeline: pipeline: not valid: Input data was truncated"),
+        (["plan", "graph.json", "--strategy", "foo"], 2, "--strategy: invalid choice: 'foo'"),
+        (["simulate", "graph.json", "graph.json", "--strategy", "foo"], 2, "--strategy: invalid choice: 'foo'"),
+        *(
+            (
+                [command, "graph.json", "--max-layers", number],
+                2,
+                f"--max-layers: {number}: expected a whole number of at ",
+            )
+            for command in ("plan", "explain", "report", "simulate")
+            for number in ("0", "9" * 20)
+        ),
+        ([*BUILD, "--to", "oci:x", "--max-layers", "1"], 2, "--max-layers 1 leaves none for the closure"),
+        ([*BUILD, "--to", "oci:x", "--max-layers", "1", "--client", "docker"], 2, "--max-layers 1 leaves none for"),
+        (
+            ["plan", "graph.json", "--strategy", "auto", "--previous", "absent"],
+            2,
+            "--strategy auto goes by the closure alone: --previous is for expected-cost and --order stable",
+        ),
+        (
+            ["plan", "graph.json", "--strategy", "auto", "--order", "stable", "--rules", "absent"],
+            2,
+            "--strategy auto goes by the closure alone: --rules is for expected-cost\n",
+        ),
+        (["plan", "graph.json", "--min-layer-size", "1KB"], 2, "--min-layer-size: 1KB: expected a number of bytes, or"),
+        (["plan", "nix:"], 2, "SOURCE nix: expected nix:PATH"),
+        (["diff", "graph.json", "venv:"], 2, "SOURCE venv: expected venv:DIR"),
+        (["explain", "graph.json", "--closure", "nix:"], 2, "SOURCE nix: expected nix:PATH"),
+        ([*BUILD, "--to", "oci:x", "--mtime", "9" * 20], 2, f"--mtime {'9' * 20}: more seconds than a tar header can"),
+        ([*BUILD, "--to", "oci:x", "--uid", "9" * 20], 2, f"--uid: {'9' * 20}: expected a whole number of at least 0"),
         (["plan", "graph.json", "--pipeline", '[["flatten"]]'], 4, "pipeline[0]: flatten takes a list or parts"),
         (
             [*BUILD, "--to", "oci:x", "--pipeline", '[["popularity_contest"]]', "--max-layers", "3"],
@@ -470,3 +505,24 @@ def test_the_installed_program_is_this_one() -> None:
     assert subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"fastlayers {__version__}\n"
     )
+
+
+def test_strategies_are_those_that_there_are() -> None:
+    assert set(STRATEGY_NAMES) == set(STRATEGIES)
+    assert STRATEGY_NAMES[0] == DEFAULT_STRATEGY
+    assert [name for name in STRATEGY_NAMES if STRATEGIES[name].guided] == ["expected-cost"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("0", 0), ("500", 500), ("1B", 1), ("2k", 2000), ("2kB", 2000), ("3MB", 3 * 10**6), ("1G", 10**9)],
+)
+def test_sizes(text: str, found: int) -> None:
+    """One way to say a size, for layers and for the cache."""
+    assert size(text) == found
+    plan = command_parser("plan").parse(["x", "--min-layer-size", text, "--max-layer-size", text])
+    assert (plan.min_layer_size, plan.max_layer_size) == (found, found)
+    assert command_parser("cache").parse(["prune", "--max-size", text]).max_size == found
+    for wrong in (f"{text}iB", f"-{text}", f"{text} ", "1.5MB", "1K", ""):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected a number of bytes, or of kB, MB or GB"):
+            size(wrong)

@@ -68,7 +68,7 @@ def test_diff_of_closures(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert lines[0] == "graph.json -> new.json; sizes: NAR sizes"
     assert "by digest 1 1.0 kB 1.00 podman, containerd, skopeo: layers whose digest is new" in lines
     assert "bound 1.0 kB the paths that are new" in lines
-    assert lines[-1] == "3 1.0 kB new app-3.1 replaced app-3.1"
+    assert lines[-1] == "3 1.0 kB new app-3.1 replaced app-3.0 -> 3.1"
     document = told(capfd, "diff", "graph.json", "new.json", "--max-layers", "1")
     assert (document["by_digest"], document["bound"]) == (1000 + 520 + 456, 1000)
 
@@ -76,7 +76,7 @@ def test_diff_of_closures(folder: Path, capfd: pytest.CaptureFixture[str]) -> No
 def test_diff_of_images(images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     lines = squeezed(printed(capfd, "diff", *images))
     assert lines[0] == f"{images[0]} -> {images[1]}; sizes: as they are stored"
-    assert lines[-2:] == ["3 0.9 kB new app-3.1 replaced app-3.1", "4 0.0 kB kept customisation above layer 3"]
+    assert lines[-2:] == ["3 0.9 kB new app-3.1 replaced app-3.0 -> 3.1", "4 0.0 kB kept customisation above layer 3"]
     document = told(capfd, "diff", *images)
     assert (document["by_digest"], document["by_chain"], document["bound"]) == (900, 905, 900)
     same = printed(capfd, "diff", images[0], images[0])
@@ -126,7 +126,21 @@ def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[s
         "layer 3 of 4, path 1 of 1", "its closure says more: name it with --closure"]  # fmt: skip
     with_closure = printed(capfd, "explain", images[0], "app-3.0", "--closure", "graph.json")
     assert with_closure.splitlines()[-1].startswith("popularity 1, rank 3 of 3: ")
-    assert squeezed(printed(capfd, "explain", images[0]))[-1] == "4 0.0 kB customisation customisation"
+    assert squeezed(printed(capfd, "explain", images[0]))[-2:] == [
+        "4 0.0 kB customisation customisation", "its closure says more: name it with --closure"]  # fmt: skip
+
+
+def test_explain_an_image_that_was_guided(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its manifest names the strategy, which makes another plan of the closure alone."""
+    built = ["build", "graph.json", "--store-root", "root", "--to", "oci:built:1", "--quiet", "--max-layers", "3"]
+    Path("before.json").write_text(json.dumps([[LIB], [APP, BASE]]))
+    printed(capfd, *built, "--previous", "before.json")
+    lines = printed(capfd, "explain", "oci:built:1", "lib", "--closure", "graph.json").splitlines()
+    assert lines[1] == "layer 1 of 2, path 1 of 1"
+    assert lines[-1].startswith("expected-cost/1 makes another plan of this closure alone: it went by a plan before, ")
+    lines = squeezed(printed(capfd, "explain", "oci:built:1", "--closure", "graph.json"))
+    assert lines[0].startswith("oci:built:1, expected-cost/1: 2 layers, ")
+    assert lines[2].endswith(" lib-2.0") and lines[-1].startswith("expected-cost/1 makes another plan ")
 
 
 def test_simulate(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
@@ -174,15 +188,25 @@ def test_simulate_learns_step_by_step_what_the_whole_history_tells(
     told_of: list[ChangeHistory] = []
     real = plan_module.plan_layers
 
-    def spy(
-        closure: Closure, max_layers: int, strategy: str | None = None, *, guidance: Guidance | None = None
-    ) -> LayerPlan:
-        if guidance is not None:  # else a closure is read
-            told_of.append(guidance.history)
-        return real(closure, max_layers, strategy, guidance=guidance or Guidance())
+    def spy(closure: Closure, max_layers: int, strategy: str | None, *, guidance: Guidance) -> LayerPlan:
+        told_of.append(guidance.history)  # no closure is planned besides
+        return real(closure, max_layers, strategy, guidance=guidance)
 
     monkeypatch.setattr(plan_module, "plan_layers", spy)
     files = ["graph.json", "new.json", "graph.json"]
     printed(capfd, "simulate", *files, "--strategy", "expected-cost")
     closures = [read_closure(file).paths for file in files]
     assert told_of == [learn(closures[:k]) for k in range(3)]
+
+
+def test_a_history_with_a_closure_twice_and_a_path_twice(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing changed, so nothing counts; what names a path twice is no closure, and is told by its line."""
+    once = told(capfd, "simulate", "graph.json", "new.json")["replays"]
+    twice = told(capfd, "simulate", "graph.json", "graph.json", "new.json", "new.json")["replays"]
+    for one, two in zip(once, twice, strict=True):
+        assert {**one, "steps": None} == {**two, "steps": None}
+        assert [step for step in two["steps"] if step["bound"] or step["by_digest"] or step["by_chain"]] == one["steps"]
+    Path("h.jsonl").write_text(f"{json.dumps(NODES)}\n{json.dumps([*NODES, NODES[0]])}\n")
+    with pytest.raises(SystemExit) as ended:
+        run(["simulate", "h.jsonl"])
+    assert (ended.value.code, capfd.readouterr().err) == (3, f"fastlayers: h.jsonl: line 2: {APP}: given twice\n")

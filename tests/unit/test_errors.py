@@ -94,10 +94,12 @@ PLANS = [
     Case("plan of no layers", PLANNED, PLAN, "in no layer", plan([])),
     Case("too many layers", (*PLANNED, "--max-layers", "3"), PLAN, "room for 2", plan([[APP], [LIB], [BASE]])),
     Case("plan and strategy", (*PLANNED, "--strategy", "popularity"), USAGE, "exclude", plan([[APP, LIB, BASE]])),
-    Case("no such strategy", ("plan", "graph.json", "--strategy", "x"), PLAN, "no strategy x"),
-    Case("no layers", ("plan", "graph.json", "--max-layers", "0"), PLAN, "at least one layer"),
-    Case("fewer than no layers", ("plan", "graph.json", "--max-layers", "-4"), PLAN, "at least one layer"),
-    Case("one layer for the customisation alone", (*BUILD, *TO, "--max-layers", "1"), PLAN, "1 layers leave none"),
+    Case("no such strategy", ("plan", "graph.json", "--strategy", "x"), USAGE, "--strategy: invalid choice: 'x'"),
+    Case("no layers", ("plan", "graph.json", "--max-layers", "0"), USAGE, "--max-layers: 0: expected"),
+    Case("fewer than no layers", ("plan", "graph.json", "--max-layers", "-4"), USAGE, "--max-layers: -4: expected"),
+    Case(
+        "one layer for the customisation alone", (*BUILD, *TO, "--max-layers", "1"), USAGE, "--max-layers 1 leaves none"
+    ),
 ]
 
 
@@ -175,7 +177,7 @@ REUSE = [
     Case("a diff with no name", (*NEXT, "docker://UPPER/x"), USAGE, "not an image reference"),
     Case("a diff with a broken plan", (*NEXT, "p"), PLAN, "p: layer 1 is empty", text("p", "[[]]")),
     Case("a diff with credentials for nobody", (*NEXT, "graph.json", "--creds", "a:b"), USAGE, "for none"),
-    Case("a diff by no strategy", (*NEXT, "graph.json", "--strategy", "x"), PLAN, "no strategy x; there are: pop"),
+    Case("a diff by no strategy", (*NEXT, "graph.json", "--strategy", "x"), USAGE, "--strategy: invalid choice"),
     Case("an image with another plan", (*NEXT, "oci:image"), PLAN, "dev.fastlayers.plan: a plan of version 7",
          layout_with({"annotations": {"dev.fastlayers.plan": "7"}})),
     Case("an image that says nothing", (*NEXT, "oci:image"), PLAN, "oci:image: this image does not say which paths",
@@ -193,7 +195,7 @@ REUSE = [
     Case("a history of one", ("simulate", "graph.json"), PLAN, "graph.json: one image is no history"),
     Case("a history without sizes", ("simulate", "graph.txt", "graph.txt", "--strategy", "popularity"), PLAN,
          "a NAR size is not known", text("graph.txt", f"{BASE}\n\n0\n")),
-    Case("a history by no plan", ("simulate", "graph.json", "graph.json", "--strategy", "x"), PLAN, "no strategy x"),
+    Case("a history by no plan", ("simulate", "graph.json", "graph.json", "--strategy", "x"), USAGE, "--strategy: inv"),
     Case("a history of no layers", ("simulate", "graph.json", "--max-layers", "0"), USAGE, "--max-layers"),
     Case("a history that breaks off", ("simulate", "h.jsonl"), CLOSURE, "h.jsonl: line 2: not JSON",
          text("h.jsonl", '[{"path": "' + BASE + '", "references": []}]\n[{')),

@@ -54,8 +54,20 @@ CONFIGS = [
     Case("command not in the closure", (*BUILD, *TO, "--cmd", f"{ABSENT}/bin/x"), CONFIG, ABSENT),
     Case("no name", (*BUILD, *TO, "--name", "Upper"), USAGE, "--name Upper: not a name"),
     Case("no tag", (*BUILD, *TO, "--name", "a", "--tag", "not ok"), USAGE, "--tag not ok: not a tag"),
-    Case("name in a destination", (*BUILD, "--to", "docker-archive:out.tar:a//b"), USAGE, "--to a//b: not a name"),
-    Case("tag in a destination", (*BUILD, "--to", "oci:out:/"), USAGE, "--to /: not a tag"),
+    Case("name in a destination", (*BUILD, "--to", "docker-archive:out.tar:a//b"), USAGE, "tar:a//b: a//b: not a name"),
+    Case("tag in a destination", (*BUILD, "--to", "oci:out:/"), USAGE, "--to oci:out:/: /: not a tag"),
+    Case(
+        "a colon in a path",
+        (*BUILD, "--to", "oci:C:/out:1"),
+        USAGE,
+        "/out:1: not a tag: letters, digits, . _ -, at most 128 (the path ends at its first colon: C)",
+    ),
+    Case(
+        "a colon in an archive's path",
+        (*BUILD, "--to", "docker-archive:a:b:c:d"),
+        USAGE,
+        "--to docker-archive:a:b:c:d: b:c: not a name for an image: ",
+    ),
     Case("no date", (*BUILD, *TO, "--created", "yesterday"), USAGE, "--created yesterday: not a date"),
     Case("date before all dates", (*BUILD, *TO, "--created", "0001-01-01T00:00:00+23:00"), USAGE, "0001-01-01"),
     Case("no mtime", (*BUILD, *TO, "--mtime=--5"), USAGE, "--mtime --5: not a date"),
@@ -279,8 +291,8 @@ TREES = [
     Case("a store root that is missing", (*BUILD, *TO, "--store-root", "absent"), LAYER, "absent/nix/store"),
     Case("a fifo in a stream", STREAM, LAYER, "a socket, device or pipe",
          lambda folder: (conf()(folder), os.mkfifo(folder / "root" / LIB[1:] / "fifo"))),
-    Case("uid beyond 64 bits in a build", (*BUILD, *TO, "--uid", str(2**63)), LAYER, "no tar header"),
-    Case("mtime beyond 64 bits", (*BUILD, *TO, "--mtime", str(2**63)), LAYER, "no tar header"),
+    Case("uid beyond 64 bits in a build", (*BUILD, *TO, "--uid", str(2**63)), USAGE, "--uid: 9223372036854775808: "),
+    Case("mtime beyond 64 bits", (*BUILD, *TO, "--mtime", str(2**63)), USAGE, "than a tar header can hold"),
 ]  # fmt: skip
 
 DESTINATIONS = [

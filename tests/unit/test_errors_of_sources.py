@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from malformed import BUILD, CLOSURE, LAYER, TO, Case, damaged, database, node, refuse, text
+from malformed import BUILD, CLOSURE, LAYER, TO, USAGE, Case, damaged, database, node, refuse, text
 from stores import ABSENT, APP, BASE, LIB, NODES, write_json
 
 
@@ -90,7 +90,7 @@ OF_STORE = ("--store-root", "root")
 
 
 STORES = [
-    Case("nix: alone", ("closure", "nix:"), CLOSURE, "nix: expected nix:PATH"),
+    Case("nix: alone", ("closure", "nix:"), USAGE, "SOURCE nix: expected nix:PATH"),
     Case("a path that is not there", ("closure", "nix:absent"), CLOSURE, "absent: No such file or directory"),
     Case("nix: and a path outside the store", ("closure", "nix:root", *OF_STORE), CLOSURE, "root: not in the store"),
     Case("a key of a store path", ("closure", f"nix:{APP}", "--key", "k"), CLOSURE, f"nix:{APP}: no key k"),

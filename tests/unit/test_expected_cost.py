@@ -237,6 +237,13 @@ def test_read_closures(tmp_path: Path) -> None:
     for between in ("", " "):
         (tmp_path / "joined").write_text(between.join(map(json.dumps, joined)))
         assert learn(read_closures(str(tmp_path / "joined"))) == history
+    # As a person would look at them, one or several.
+    (tmp_path / "pretty").write_text("\n".join(json.dumps(each, indent=2) for each in joined))
+    assert learn(read_closures(str(tmp_path / "pretty"))) == history
+    # Of Nix 2.33; and a closure that names a path twice.
+    newest = {"version": 2, "storeDir": "/nix/store", "info": {path.rpartition("/")[2]: {} for path in one.paths}}
+    (tmp_path / "newest").write_text(f"{json.dumps(newest)}\n{json.dumps(document(two) * 2)}")
+    assert learn(read_closures(str(tmp_path / "newest"))) == history
 
 
 @pytest.mark.parametrize(
@@ -247,6 +254,10 @@ def test_read_closures(tmp_path: Path) -> None:
         ('{"a": [], "b": []}', "line 1: not a closure: expected one list of nodes"),
         ('[{"path": "/nix/store/x"}]\n[{"path": 1}]', "line 2: not a closure: Expected `str`"),
         ("[" * 100_000, "line 1: not a closure"),
+        ('[\n {"path": "/nix/store/x"},\n', "not a closure: Input data was truncated"),
+        ('{\n "version": 1,\n "layers": []\n}', "not a closure: a plan: --previous takes one"),
+        ('{\n "a": 1\n}\n', "not a closure: expected one list of nodes"),
+        ('{\n "a": []\n}\n{\n "b": 1}', "not a closure: expected one list of nodes"),
         ('{"/nix/store/x": {}}{"/nix/store/y": {}', "line 1: not a closure: Expecting ',' delimiter"),
         ('[]\n{"/nix/store/x": {}}{"a": 1}', "line 2: not a closure: expected one list of nodes"),
     ],

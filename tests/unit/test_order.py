@@ -10,7 +10,7 @@ import pytest
 
 from fastlayers import Closure, Pipeline, PlanError, _core, plan_layers, plan_pipeline, read_plan
 from fastlayers.layering.guidance import Guidance, Rule, Rules
-from fastlayers.layering.history import ChangeHistory, learn, package_name, package_version
+from fastlayers.layering.history import ChangeHistory, learn
 from fastlayers.layering.order import order_layers
 
 
@@ -130,13 +130,6 @@ def test_what_is_pinned_stays_below_the_chain() -> None:
     before = [[APP], [LIBC], [TOOL], [FONTS]]
     made = plan_layers(CLOSURE, 4, guidance=Guidance(previous=before, rules=rules))
     assert [list(layer) for layer in made.layers] == before
-
-
-def test_names() -> None:
-    named = f"/nix/store/{hash_of('a')}-openssl-3.0.2-dev"
-    assert (package_name(named), package_version(named)) == ("openssl-dev", "3.0.2")
-    assert package_version(path("python3.11-wheel", "1")) == "python3.11-wheel"
-    assert package_version("plain-2-3") == "2-3"
 
 
 def test_history_follows_names() -> None:

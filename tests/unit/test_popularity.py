@@ -11,7 +11,7 @@ import pytest
 from fastlayers import _core
 from fastlayers.closure import Closure, find_cycle
 from fastlayers.errors import ClosureError
-from fastlayers.popularity import order_by_popularity, package_name
+from fastlayers.popularity import order_by_popularity, sort_key
 from fastlayers.sources import nix_json
 from oracles import popularity as oracle
 
@@ -78,8 +78,8 @@ def test_ties_by_name_then_by_what_stands_before_it() -> None:
     ("path", "key"),
     [("/nix/store/h-a-1", "a-1-/nix/store/h"), ("plain", "plain"), ("-", "-"), ("a-", "-a"), ("-a", "a-"), ("", "")],
 )
-def test_package_name(path: str, key: str) -> None:
-    assert package_name(path) == key
+def test_sort_key(path: str, key: str) -> None:
+    assert sort_key(path) == key
     parts = path.split("-")
     assert key == "-".join([*parts[1:], parts[0]])
 

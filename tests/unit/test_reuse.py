@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import pytest
 
 from fastlayers import Closure, plan_layers
 from fastlayers.errors import ClosureError, ImageError, PlanError
+from fastlayers.layering.guidance import Guidance, Rule, Rules
 from fastlayers.layering.plan import LayerPlan
 from fastlayers.reuse.explain import explain_path, find_path, recognise, summarise
 from fastlayers.reuse.reading import StackReader, closure_of
-from fastlayers.reuse.stack import LayerStack, StackLayer, package_of, stack_of_plan, store_name
-from fastlayers.reuse.update import PathChange, Update, compare, replaced_paths
+from fastlayers.reuse.stack import LayerStack, StackLayer, stack_of_plan
+from fastlayers.reuse.update import PathChange, Update, compare
 from layouts import Layer, digest, write_layout
 from stores import APP, BASE, LIB, NODES, make_store, write_json
 
@@ -42,14 +44,6 @@ def figures(update: Update) -> tuple[int | None, int | None, int | None]:
 
 def changes(update: Update) -> list[list[tuple[Any, ...]]]:
     return [[(r.change, r.path, r.old, r.layer) for r in layer.reasons] for layer in update.layers]
-
-
-def test_names() -> None:
-    assert store_name(LIB) == "lib-2.0"
-    assert store_name("python:/usr/bin/python3") == "python:/usr/bin/python3"
-    assert [package_of(path) for path in (LIB, "numpy==2.4.6", "deb:libc6", store_path("git-man-2.39"))] == [
-        "lib", "numpy", "deb:libc6", "git-man"]  # fmt: skip
-    assert package_of(store_path("x")) == "x"
 
 
 def test_nothing_changed() -> None:
@@ -83,12 +77,6 @@ def test_layers_that_change_places() -> None:
     assert figures(update) == (0, 320, 0)
     assert figures(compare(plan((A,), (B,)), plan((A,)))) == (0, 0, 0)
     assert figures(compare(plan((A,)), plan((A,), (B,)))) == (20, 20, 20)
-
-
-def test_versions_are_paired() -> None:
-    old = [store_path("a-1", 1), store_path("a-1", 2), store_path("b-1"), store_path("b-lib-1"), store_path("c-1")]
-    new = [store_path("a-1", 3), store_path("a-2", 4), store_path("b-2"), store_path("b-lib-2"), store_path("d-1")]
-    assert replaced_paths(old, new) == dict(zip(new[:4], old[:4], strict=True))
 
 
 def test_a_bound_without_all_sizes() -> None:
@@ -243,7 +231,7 @@ def test_popularity_is_explained(chain: Closure) -> None:
     own = explain_path(stack, A, chain)
     assert own[1:] == ["layer 1 of 3, path 1 of 1", "refers to 0 of 5 paths, referred to by 2",
                        "popularity 5, rank 1 of 5: a layer of its own"]  # fmt: skip
-    assert explain_path(stack, D, chain)[-1].endswith(": the last layer, with all but the 2 most popular")
+    assert explain_path(stack, D, chain)[-1].endswith(": the layer of all but the 2 most popular")
 
 
 def test_auto_is_explained(chain: Closure) -> None:
@@ -265,9 +253,43 @@ def test_a_strategy_is_recognised(chain: Closure) -> None:
     assert recognise(by_hand, chain) is None
     assert explain_path(by_hand, A, chain)[-1].startswith("no strategy gives this plan")
     assert explain_path(by_hand, A, None)[-1] == "its closure says more: name it with --closure"
-    assert summarise(by_hand, None) == ["", "", ""]
+    assert summarise(by_hand, None) == (["", "", ""], "its closure says more: name it with --closure")
+    assert summarise(by_hand, chain) == (["", "", ""], explain_path(by_hand, A, chain)[-1])
     with pytest.raises(PlanError, match="in layer 1, but not in the closure"):
         recognise(stack_of_plan("plan", LayerPlan(((APP,),))), chain)
+
+
+def test_the_order_of_layers_does_not_matter(chain: Closure) -> None:
+    for name in ("popularity", "auto"):
+        stack = stack_of_plan("plan", plan_layers(chain, 3, name, order="stable"), sizes=SIZES)
+        found = recognise(stack, chain)
+        assert found is not None and found.strategy == f"{name}/1"
+        assert list(found.layers) == [layer.paths for layer in stack.layers]
+
+
+def test_a_guided_plan_is_not_explained_by_what_did_not_make_it(chain: Closure) -> None:
+    """But where the closure alone gives the same layers, its reasons hold."""
+    guidance = Guidance(rules=Rules((Rule("[abc]-*", "together"),)))
+    made = plan_layers(chain, 3, guidance=guidance)
+    stack = stack_of_plan("plan", made, sizes=SIZES)
+    assert made.layers != plan_layers(chain, 3).layers
+    lines, note = summarise(stack, chain)
+    assert not any(lines)
+    assert (
+        note
+        == explain_path(stack, A, chain)[-1]
+        == (
+            "expected-cost/1 went by more than the closure, and the plan does not tell by what: "
+            "a plan before, of which layers were kept, earlier closures, rules or sizes"
+        )
+    )
+    same = plan_layers(chain, 3, guidance=Guidance(previous=plan_layers(chain, 3).layers))
+    assert same.guided
+    assert "versions in the closure are its own or below it" in explain_path(stack_of_plan("p", same), A, chain)[-2]
+    edited = stack_of_plan("plan", replace(made, guided=False))
+    assert "makes another plan of this closure: it was edited, or" in explain_path(edited, A, chain)[-1]
+    image = stack_of_plan("plan", LayerPlan(made.layers, made.strategy))
+    assert explain_path(image, A, chain)[-1].endswith(", or had another limit")
 
 
 def test_paths_are_found_by_name(chain: Closure) -> None:

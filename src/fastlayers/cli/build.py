@@ -22,7 +22,7 @@ from .options import (
     read_sources,
 )
 from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
-from .planning import add_planning, check_planning, read_guidance, read_order
+from .planning import add_planning, check_planning, read_guidance, read_order, read_pipeline_option
 from .registry import add_access, add_push, read_access, read_push
 from .settings import add_settings, read_settings
 
@@ -139,16 +139,10 @@ def run(options: argparse.Namespace) -> None:
     from ..build import build_image
     from ..customisation import named_store_paths
     from ..layer import Profile
-    from ..layering.pipeline import read_pipeline
     from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
-    archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
-    to_stdout = "-" in archives
-    if archives.count("-") > 1 or (to_stdout and options.json):
-        raise UsageError("standard output is wanted twice")
-    if len(set(map(os.path.realpath, archives))) < len(archives):
-        raise UsageError("two destinations are one file: an archive holds one image")
+    to_stdout = _to_stdout(options)
     if not options.interpreter and not options.base:
         raise UsageError("--no-interpreter leaves an image that runs on nothing: say --from which base")
     check_planning(options, "plan", "pipeline", "strategy")
@@ -161,7 +155,7 @@ def run(options: argparse.Namespace) -> None:
     codec = _codec(options.compress or ("gzip" if registries else "none"))
     profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
     settings = read_settings(options)
-    pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    pipeline = read_pipeline_option(options)
     customisation = read_customisation(options)
     guidance = read_guidance(options, access)
     max_layers = _max_layers(options)
@@ -208,6 +202,20 @@ def run(options: argparse.Namespace) -> None:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
 
 
+def _to_stdout(options: argparse.Namespace) -> bool:
+    """Whether an archive goes to standard output.
+
+    Raises:
+        UsageError: two things go there, or two archives into one file.
+    """
+    archives = [text.split(":")[1] for text in options.destinations if text.startswith(_ARCHIVES)]
+    if archives.count("-") > 1 or ("-" in archives and options.json):
+        raise UsageError("standard output is wanted twice")
+    if len(set(map(os.path.realpath, archives))) < len(archives):
+        raise UsageError("two destinations are one file: an archive holds one image")
+    return "-" in archives
+
+
 def _layer_plan(
     options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None, guidance: Guidance
 ) -> LayerPlan | None:
@@ -225,6 +233,8 @@ def _max_layers(options: argparse.Namespace) -> int:
     from ..build import DEFAULT_MAX_LAYERS
     from ..clients import layer_limit
 
+    if options.max_layers == 1:
+        raise UsageError("--max-layers 1 leaves none for the closure: one is kept for the customisation")
     if options.client is not None:
         return checked("--max-layers", layer_limit, options.client, options.max_layers)
     return DEFAULT_MAX_LAYERS if options.max_layers is None else int(options.max_layers)
@@ -315,5 +325,7 @@ def _mtime(text: str) -> int:
     from ..image import parse_date
 
     if re.fullmatch("-?[0-9]{1,20}", text):
+        if not -(1 << 63) <= int(text) < 1 << 63:
+            raise UsageError(f"--mtime {text}: more seconds than a tar header can hold")
         return int(text)
     return int(checked("--mtime", parse_date, text).timestamp())

@@ -6,14 +6,13 @@ import argparse
 import re
 
 from ..errors import DestinationError
-from .options import add_cache_folder
+from .options import add_cache_folder, size
 from .parser import Parser, UsageError, complete, complete_words
 
 __all__ = ["define", "run"]
 
 _ACTIONS = ("info", "verify", "prune", "clear")
 _DAYS = 30
-_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
 
 
 def define(parser: Parser) -> None:
@@ -30,7 +29,7 @@ Actions:
 Examples:
   fastlayers cache info
   fastlayers cache prune --older-than 7
-  fastlayers cache prune --max-size 10M
+  fastlayers cache prune --max-size 10MB
 """
     action = parser.add_argument("action", metavar="ACTION", choices=_ACTIONS, help="What to do.")
     complete(action, complete_words(*_ACTIONS))
@@ -43,9 +42,9 @@ Examples:
     )
     parser.add_argument(
         "--max-size",
-        type=_size,
-        metavar="BYTES",
-        help="prune: the least recently used, until the rest takes no more; k, M and G may follow.",
+        type=size,
+        metavar="SIZE",
+        help="prune: the least recently used, until the rest takes no more: bytes, or such as 10MB.",
     )
     parser.add_argument("--json", action="store_true", help="Print JSON.")
 
@@ -64,8 +63,8 @@ def run(options: argparse.Namespace) -> None:
     entries = list(cache.entries())
     damaged = [entry.path for entry in entries if not entry.whole]
     if options.action in ("info", "verify"):
-        size = sum(entry.size for entry in entries)
-        facts = {"folder": folder, "layers": len(entries) - len(damaged), "bytes": size}
+        taken = sum(entry.size for entry in entries)
+        facts = {"folder": folder, "layers": len(entries) - len(damaged), "bytes": taken}
         if options.action == "verify":
             facts["damaged"] = damaged
     else:
@@ -91,10 +90,3 @@ def _days(text: str) -> float:
     if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", text):
         raise argparse.ArgumentTypeError(f"{text}: expected a number of days")
     return float(text)
-
-
-def _size(text: str) -> int:
-    match = re.fullmatch(r"([0-9]{1,15})([kMG]?)B?", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text}: expected a number of bytes, such as 500k or 10M")
-    return int(match[1]) * _UNITS[match[2]]

@@ -45,6 +45,6 @@ def run(options: argparse.Namespace) -> None:
     known = stack.closure is not None or bool(reader.closures)
     closure = closure_of(stack, reader.closures) if known and stack.carries_plan else None
     if path is None:
-        print_explained(stack, summarise(stack, closure))
+        print_explained(stack, *summarise(stack, closure))
     else:
         print_lines(explain_path(stack, path, closure))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 
 from .parser import Parser, UsageError, complete, complete_file, complete_words
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..cache import DigestCache
     from ..closure import Closure
 
@@ -22,9 +25,11 @@ __all__ = [
     "add_sources",
     "add_store_root",
     "add_verify_store",
+    "check_sources",
     "positive",
     "read_cache",
     "read_sources",
+    "size",
 ]
 
 
@@ -60,6 +65,7 @@ def read_sources(options: argparse.Namespace) -> Closure:
     from ..sources import read_closure
 
     sources = options.sources
+    check_sources(sources)
     if sources.count("-") > 1:
         raise UsageError("standard input can be read once")
     if not sources:
@@ -77,9 +83,20 @@ def read_sources(options: argparse.Namespace) -> Closure:
     )
 
 
+def check_sources(sources: Sequence[str]) -> None:
+    """Check that no source lacks what its kind is followed by.
+
+    Raises:
+        UsageError: one does.
+    """
+    for kind, what in (("nix:", "nix:PATH"), ("venv:", "venv:DIR")):
+        if kind in sources:
+            raise UsageError(f"SOURCE {kind} expected {what}")
+
+
 def add_max_layers(parser: Parser, default: int | None, text: str) -> None:
     """Add ``--max-layers``."""
-    parser.add_argument("--max-layers", type=int, default=default, metavar="N", help=text)
+    parser.add_argument("--max-layers", type=positive, default=default, metavar="N", help=text)
 
 
 def add_client(parser: Parser, text: str) -> None:
@@ -185,6 +202,17 @@ def _at_least(least: int, text: str) -> int:
         number = int(text)
     except ValueError:
         number = least - 1
-    if number < least:
+    if not least <= number < 1 << 63:  # what C takes
         raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least {least}")
     return number
+
+
+_UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9}
+
+
+def size(text: str) -> int:
+    """Bytes, or with a unit k, M or G and perhaps a B behind it, all powers of 1000; for an option's ``type``."""
+    found = re.fullmatch("([0-9]{1,15})([kMG]?)B?", text)
+    if not found:
+        raise argparse.ArgumentTypeError(f"{text}: expected a number of bytes, or of kB, MB or GB, such as 10MB")
+    return int(found[1]) * _UNITS[found[2]]

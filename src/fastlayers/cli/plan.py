@@ -6,7 +6,7 @@ import argparse
 
 from .options import add_client, add_max_layers, add_sources, read_sources
 from .parser import Parser, checked
-from .planning import add_planning, check_planning, read_guidance, read_order
+from .planning import add_planning, check_planning, read_guidance, read_order, read_pipeline_option
 from .registry import add_access, read_access
 
 __all__ = ["define", "run"]
@@ -44,7 +44,6 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Print the plan."""
     from ..clients import check_layer_count, layer_limit
-    from ..layering.pipeline import read_pipeline
     from ..layering.plan import plan_layers, plan_pipeline
     from ..report import print_lines, print_plan
 
@@ -54,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
     if options.client is not None:  # the image has a layer more
         wanted = None if options.max_layers is None else limit + 1
         limit = checked("--max-layers, and one for the customisation:", layer_limit, options.client, wanted) - 1
-    pipeline = None if options.pipeline is None else read_pipeline(options.pipeline)
+    pipeline = read_pipeline_option(options)
     guidance, order = read_guidance(options, read_access(options)), read_order(options)
     closure = read_sources(options)
     if pipeline is not None:

@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import re
 
-from .parser import Parser, UsageError, checked, complete, complete_file
+from .options import size
+from .parser import Parser, UsageError, checked, complete, complete_file, complete_words
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from ..layering.guidance import Guidance
+    from ..layering.pipeline import Pipeline
     from ..registry.access import RegistryAccess
 
-__all__ = ["add_planning", "add_strategy", "check_planning", "complete_strategy", "read_guidance", "read_order"]
+__all__ = [
+    "STRATEGY_NAMES",
+    "add_planning",
+    "add_strategy",
+    "check_planning",
+    "read_guidance",
+    "read_order",
+    "read_pipeline_option",
+]
 
+STRATEGY_NAMES = ("expected-cost", "popularity", "auto")  # of fastlayers.layering.plan.STRATEGIES, the default first
+_GUIDED = STRATEGY_NAMES[:1]
 _GUIDANCE = ("previous", "history", "rules", "min_layer_size", "max_layer_size")
 
 
@@ -23,10 +34,11 @@ def add_strategy(parser: Parser, text: str) -> None:
     """Add ``--strategy``."""
     strategy = parser.add_argument(
         "--strategy",
+        choices=STRATEGY_NAMES,
         metavar="NAME",
-        help=f"{text}: expected-cost, popularity or auto. [default: expected-cost]",
+        help=f"{text}: {', '.join(STRATEGY_NAMES[:-1])} or {STRATEGY_NAMES[-1]}. [default: {STRATEGY_NAMES[0]}]",
     )
-    complete(strategy, complete_strategy)
+    complete(strategy, complete_words(*STRATEGY_NAMES))
 
 
 def add_planning(parser: Parser) -> None:
@@ -64,10 +76,16 @@ def add_planning(parser: Parser) -> None:
     )
     complete(rules, complete_file)
     parser.add_argument(
-        "--min-layer-size", metavar="SIZE", help="Join layers that would be smaller, such as 1MB, with others."
+        "--min-layer-size",
+        type=size,
+        metavar="SIZE",
+        help="Join layers that would be smaller with others: bytes, or such as 1MB.",
     )
     parser.add_argument(
-        "--max-layer-size", metavar="SIZE", help="Let only a path that is larger by itself make a larger layer."
+        "--max-layer-size",
+        type=size,
+        metavar="SIZE",
+        help="Let only a path that is larger by itself make a larger layer.",
     )
 
 
@@ -88,11 +106,32 @@ def check_planning(options: argparse.Namespace, *names: str) -> None:
         guiding = [name for name in guiding if name not in ("previous", "history")]  # orders go by them too
     if guiding and given and given[0] in ("plan", "pipeline"):
         raise UsageError(f"{_option(given[0])} and {_option(guiding[0])} exclude each other")
+    if guiding and options.strategy not in (None, *_GUIDED):
+        takers = _GUIDED[0] + (" and --order stable" if guiding[0] in ("previous", "history") else "")
+        raise UsageError(
+            f"--strategy {options.strategy} goes by the closure alone: {_option(guiding[0])} is for {takers}"
+        )
 
 
 def read_order(options: argparse.Namespace) -> str | None:
     """The order that is asked for; None for the strategy's own."""
     return None if options.order == "as-planned" else options.order
+
+
+def read_pipeline_option(options: argparse.Namespace) -> Pipeline | None:
+    """The pipeline that ``--pipeline`` gives, or None.
+
+    Raises:
+        UsageError: it is JSON on the command line, and no pipeline.
+        PlanError: it is a file that cannot be read or holds none.
+    """
+    from ..layering.pipeline import read_pipeline
+
+    if options.pipeline is None:
+        return None
+    if options.pipeline.lstrip()[:1] in ("[", "{", ""):
+        return checked("--pipeline:", read_pipeline, options.pipeline)
+    return read_pipeline(options.pipeline)
 
 
 def _option(name: str) -> str:
@@ -103,13 +142,13 @@ def read_guidance(options: argparse.Namespace, access: RegistryAccess) -> Guidan
     """What the options say; an image's plan is read with ``access``.
 
     Raises:
-        UsageError: a size or a reference is malformed.
+        UsageError: the sizes contradict each other, or a reference is malformed.
         PlanError: a file or an image holds no plan, no closures or no rules.
     """
     from ..layering.guidance import Guidance, Rules, read_rules
     from ..layering.history import learn
 
-    least, most = (_size(_option(name), getattr(options, name)) for name in ("min_layer_size", "max_layer_size"))
+    least, most = options.min_layer_size or 0, options.max_layer_size or 0
     if 0 < most < least:
         raise UsageError("--min-layer-size is more than --max-layer-size")
     return Guidance(
@@ -153,20 +192,3 @@ def _read_previous(source: str, access: RegistryAccess, option: str = "--previou
         raise PlanError(f"{source}: {error.strerror}") from None
     except PlanError as error:
         raise PlanError(f"{source}: {error}") from None
-
-
-def _size(option: str, text: str | None) -> int:
-    """Bytes, or with a unit: kB, MB, GB."""
-    if text is None:
-        return 0
-    found = re.fullmatch("([0-9]{1,15})(k|M|G)?B?", text)
-    if not found:
-        raise UsageError(f"{option} {text}: expected a number of bytes, or of kB, MB or GB")
-    return int(found[1]) * {None: 1, "k": 1000, "M": 1_000_000, "G": 1_000_000_000}[found[2]]
-
-
-def complete_strategy(**context: object) -> Sequence[str]:
-    """Complete a strategy's name."""
-    from ..layering.plan import STRATEGIES
-
-    return list(STRATEGIES)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from .options import positive
-from .parser import Parser, complete, complete_file
-from .planning import complete_strategy
+from .parser import Parser, complete, complete_file, complete_words
+from .planning import STRATEGY_NAMES
 from .stacks import KINDS, add_reading, read_reader
 
 TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
@@ -51,10 +51,11 @@ Examples:
         "--strategy",
         dest="strategies",
         action="append",
+        choices=STRATEGY_NAMES,
         metavar="NAME",
         help="A strategy to compare; may be repeated. [default: all]",
     )
-    complete(strategy, complete_strategy)
+    complete(strategy, complete_words(*STRATEGY_NAMES))
     parser.add_argument(
         "--max-layers",
         dest="limits",
@@ -75,9 +76,6 @@ def run(options: argparse.Namespace) -> None:
     from ..reuse.reading import closure_of
     from ..reuse.replay import planned, replay
 
-    for name in options.strategies or ():
-        if name not in STRATEGIES:
-            raise PlanError(f"no strategy {name}; there are: {', '.join(STRATEGIES)}")
     reader = read_reader(options, options.history)
     stacks = [stack for source in options.history for stack in reader.read(source)]
     if len(stacks) < 2:

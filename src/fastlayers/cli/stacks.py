@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_max_layers, add_store_root
+from .options import add_max_layers, add_store_root, check_sources
 from .parser import Parser, UsageError, checked, complete, complete_file
 from .planning import add_strategy
 from .registry import add_access, read_access
@@ -69,7 +69,7 @@ def read_closures(options: argparse.Namespace) -> list[Closure]:
 
 
 def read_reader(options: argparse.Namespace, sources: Sequence[str]) -> StackReader:
-    """What reads these sources as the options say.
+    """What reads these sources as the options say; without :func:`add_planning_of_closures`, closures are not planned.
 
     Raises:
         UsageError: standard input is named twice, or ``--creds`` would go to several registries.
@@ -81,6 +81,7 @@ def read_reader(options: argparse.Namespace, sources: Sequence[str]) -> StackRea
     from ..layering.plan import plan_layers
     from ..reuse.reading import IMAGES, StackReader
 
+    check_sources([*sources, *options.closures])
     if [*sources, *options.closures].count("-") > 1:
         raise UsageError("standard input can be read once")
     for source in sources:
@@ -92,8 +93,9 @@ def read_reader(options: argparse.Namespace, sources: Sequence[str]) -> StackRea
             f"--creds is for one registry, not for {' and '.join(sorted(hosts)) or 'none'}: use --authfile"
         )
     access = read_access(options)
-    strategy, max_layers = getattr(options, "strategy", None), getattr(options, "max_layers", 99)
-    plan = partial(plan_layers, max_layers=max_layers, strategy=strategy)
+    plan = None
+    if "strategy" in options:
+        plan = partial(plan_layers, max_layers=options.max_layers, strategy=options.strategy)
     return StackReader(access, plan, read_closures(options), options.key, options.store_root)
 
 

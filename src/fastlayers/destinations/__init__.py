@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..base import Blob
 from ..compression import Codec
-from ..errors import DestinationError
+from ..errors import ConfigError, DestinationError
 from ..image import Image, ImageName
 from ..layer import LayerDescriptor, MeasuredLayer, Sink
 from ..registry.access import PushOptions, RegistryAccess
@@ -110,16 +110,21 @@ def parse_destination(
             f"{text}: expected docker-archive:FILE[:NAME:TAG], oci:DIR[:TAG], oci-archive:FILE[:TAG], "
             "docker://HOST/REPOSITORY[:TAG], or docker-daemon:, podman: or containerd:NAME[:TAG]"
         )
+    if transport == "oci" and path == "-":
+        raise DestinationError(
+            f"{text}: an OCI layout is a folder; standard output takes docker-archive: and oci-archive:"
+        )
+    try:
+        if transport == "docker-archive":
+            named = ImageName.parse(name) if name else default
+        else:
+            named = ImageName(default.repository, name or default.tag)
+    except ConfigError as error:  # perhaps it was meant as part of the path
+        raise ConfigError(f"{text}: {error} (the path ends at its first colon: {path})") from None
+    image = ImageName(named.repository, named.tag or default.tag)
     if transport == "oci":
-        if path == "-":
-            raise DestinationError(
-                f"{text}: an OCI layout is a folder; standard output takes docker-archive: and oci-archive:"
-            )
-        return OciLayout(path, ImageName(default.repository, name or default.tag), prune=prune, verify=verify)
-    if transport == "oci-archive":
-        return Archive(path, ImageName(default.repository, name or default.tag))
-    named = ImageName.parse(name) if name else default
-    return Archive(path, ImageName(named.repository, named.tag or default.tag))
+        return OciLayout(path, image, prune=prune, verify=verify)
+    return Archive(path, image)
 
 
 def _engine_image(transport: str, text: str, name: ImageName, default: ImageName) -> Destination:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
+from ..store_path import store_name
 
 if TYPE_CHECKING:
     from .plan import LayerPlan
@@ -57,7 +58,10 @@ def split(closure: Closure, max_layers: int, excluded: AbstractSet[str] = frozen
 
 
 def _name_and_hash(path: str) -> tuple[str, str, str]:
-    """What auto-layer.py sorts by: what follows the first hyphen, then what stands before it; and the path itself."""
+    """What auto-layer.py sorts by: what follows the first hyphen, then what stands before it; and the path itself.
+
+    Its order is reached to the byte, so this is nixpkgs' idea of a name, as :func:`fastlayers.popularity.sort_key` is.
+    """
     first, hyphen, rest = path.partition("-")
     return (rest, first, path) if hyphen else (path, "", path)
 
@@ -69,7 +73,7 @@ def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
         return ["there are as many layers as paths: each path has one"]
     row = closure.index(path)
     members = sets[int(number[row])]
-    owners = [_name_and_hash(closure.paths[i])[0] for k, i in enumerate(primary.tolist()) if members >> k & 1]
+    owners = [store_name(closure.paths[i]) for k, i in enumerate(primary.tolist()) if members >> k & 1]
     ranks = primary.tolist()
     if row in ranks:
         rank, size = ranks.index(row) + 1, int(closure.nar_sizes[row])

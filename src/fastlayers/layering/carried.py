@@ -9,11 +9,20 @@ import msgspec
 
 from ..errors import PlanError
 
-__all__ = ["PATHS", "PLAN", "VERSION", "plan_of_manifest"]
+__all__ = ["ORDER", "PATHS", "PLAN", "STRATEGY", "VERSION", "plan_of_manifest", "who_planned"]
 
 PLAN = "dev.fastlayers.plan"  # of the manifest: the version of what its layers say
 PATHS = "dev.fastlayers.paths"  # of a layer: a JSON list of the names of its nodes, in order
 VERSION = "1"
+STRATEGY = "dev.fastlayers.strategy"  # of the manifest: the strategy that made the plan, and its version
+ORDER = "dev.fastlayers.order"  # of the manifest: the order that its layers were put in, and its version
+
+
+def who_planned(manifest: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The strategy and the order that a manifest names, None where it names none."""
+    annotations = manifest.get("annotations") or {}
+    strategy, order = (annotations.get(key) for key in (STRATEGY, ORDER))
+    return strategy if isinstance(strategy, str) else None, order if isinstance(order, str) else None
 
 
 def plan_of_manifest(manifest: Mapping[str, Any]) -> list[list[str]]:

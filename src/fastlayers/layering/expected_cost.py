@@ -20,7 +20,6 @@ eight updates is one made.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -32,8 +31,9 @@ from numpy.typing import NDArray
 from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
+from ..store_path import package_version, store_name
 from .guidance import Guidance
-from .history import ChangeHistory, package_version
+from .history import ChangeHistory
 from .order import order_layers
 
 if TYPE_CHECKING:
@@ -53,8 +53,6 @@ _EVENTS = 4096  # more versions than that share a bit with neighbours in the alp
 _PASSES = 8
 _SUM = 1 << 62  # the kernel's sums stay below it
 _LARGEST = 1 << 52  # bytes of a closure: no product of sizes and cells overflows
-
-_HASH = re.compile(r"^[^-]*/[0-9a-z]{32}-")
 
 
 @dataclass(frozen=True)
@@ -302,8 +300,7 @@ def _weight(sets: NDArray[np.uint64]) -> int:
 
 def _name_and_hash(path: str) -> tuple[str, str]:
     """Sort key: the name, then the hash part; so that a new hash moves nothing."""
-    name = _HASH.sub("", path)
-    return name, path
+    return store_name(path), path
 
 
 def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
@@ -322,5 +319,5 @@ def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
     if len(layer) == 1:
         return [*lines, "alone: whatever shared its layer would be sent again with it"]
     largest = sorted((int(closure.nar_sizes[row]), closure.paths[row]) for row in rows if closure.paths[row] != path)
-    named = ", ".join(_HASH.sub("", name) for _, name in reversed(largest[-3:]))
+    named = ", ".join(store_name(name) for _, name in reversed(largest[-3:]))
     return [*lines, f"with {len(layer) - 1:,} others, such as {named}: {_weight(likely[rows]):,} such versions in all"]

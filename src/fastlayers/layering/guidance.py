@@ -18,6 +18,8 @@ import numpy as np
 from .. import _core
 from ..closure import Closure
 from ..errors import PlanError
+from ..sources.nix_json import store_dir
+from ..store_path import store_name
 from .history import ChangeHistory
 
 __all__ = ["Guidance", "PlacedByRules", "Rule", "Rules", "read_closures", "read_rules"]
@@ -43,7 +45,7 @@ class Rule:
     def matches(self, path: str) -> bool:
         """Whether it is for this path."""
         base = os.path.basename(path)
-        return any(fnmatch.fnmatchcase(name, self.match) for name in (path, base, base.partition("-")[2]))
+        return any(fnmatch.fnmatchcase(name, self.match) for name in (path, base, store_name(path)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +176,10 @@ class _Path(msgspec.Struct):
 
 
 def read_closures(file: str) -> Iterator[list[str]]:
-    """The paths of earlier closures in a file, oldest first: documents in lines, or one document.
+    """The paths of earlier closures in a file, oldest first: documents in lines, or over several.
 
-    A document is exportReferencesGraph's with one list of nodes, that list alone, or an object keyed by path.
+    A document is exportReferencesGraph's with one list of nodes, that list alone, or what ``nix path-info --json``
+    prints. The same document twice in a row counts once, and so do paths that a closure names twice.
 
     Raises:
         PlanError: the file cannot be read, or a line is no closure; the message names it.
@@ -186,25 +189,31 @@ def read_closures(file: str) -> Iterator[list[str]]:
             data = document.read()
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
-    lines = data.splitlines()
-    try:  # one document, which may be on many lines
-        documents = [data] if len(lines) > 1 and _paths_in(data) else lines
-    except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError):
-        documents = lines
     before = b""
-    for number, line in enumerate(documents, 1):
+    for place, text in _places(file, data):
         try:
-            for each in _split(line):
+            for each in _split(text):
                 digest = hashlib.sha256(each).digest()
                 if digest != before:
                     yield _paths_in(each)
                 before = digest
         except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError) as error:
-            raise PlanError(f"{file}: line {number}: not a closure: {error}") from None
+            raise PlanError(f"{place}: not a closure: {error}") from None
+
+
+def _places(file: str, data: bytes) -> list[tuple[str, bytes]]:
+    """The lines of a file, with what errors call them; or all of it, where its first line is no document by itself."""
+    lines = [(f"{file}: line {number}", line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if len(lines) > 1:
+        try:
+            _split(lines[0][1])
+        except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError):
+            return [(file, data)]
+    return lines
 
 
 def _split(line: bytes) -> list[bytes]:
-    """The documents of a line: of files to which Nix appended several, it ended none with a newline."""
+    """The documents of a line, or of a file: where Nix appended several to one, it ended none with a newline."""
     line = line.strip()
     if not line:
         return []
@@ -229,6 +238,11 @@ def _paths_in(data: bytes) -> list[str]:
     if data.lstrip()[:1] == b"[":
         return [node.path for node in msgspec.json.decode(data, type=list[_Path])]
     document: Mapping[str, msgspec.Raw] = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    if {"info", "version"} <= document.keys():  # from Nix 2.33, and paths are names in the store directory
+        folder = msgspec.json.decode(document.get("storeDir", b'""'), type=str) or store_dir()
+        return [f"{folder}/{name}" for name in msgspec.json.decode(document["info"], type=dict[str, msgspec.Raw])]
+    if {"layers", "version"} <= document.keys():
+        raise PlanError("a plan: --previous takes one")
     lists = [value for value in document.values() if bytes(value).lstrip()[:1] == b"["]
     if len(lists) == 1:
         return [node.path for node in msgspec.json.decode(lists[0], type=list[_Path])]

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..closure import UNKNOWN, Closure
-from .history import ChangeHistory, package_version
+from ..store_path import package_version
+from .history import ChangeHistory
 
 __all__ = ["VERSION", "order_layers"]
 

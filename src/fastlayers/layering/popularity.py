@@ -37,7 +37,7 @@ def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
     ranked = _ranked_once(closure, frozenset(plan.excluded))
     rank = next(i for i, (name, _) in enumerate(ranked) if name == path)
     alone = sum(len(layer) == 1 for layer in plan.layers)
-    where = "a layer of its own" if rank < alone else f"the last layer, with all but the {alone} most popular"
+    where = "a layer of its own" if rank < alone else f"the layer of all but the {alone} most popular"
     return [f"popularity {ranked[rank][1]:,}, rank {rank + 1} of {len(ranked)}: {where}"]
 
 

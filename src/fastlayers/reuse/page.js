@@ -88,10 +88,11 @@
 
   // Selecting
 
-  function choose(layer, path) {
+  function choose(layer, path, far) {
     chosen = { layer, path };
     for (const id of ["stack", "map"]) mark($(id), id);
     showSelection();
+    if (far) $("selection-section").scrollIntoView({ block: "nearest" }); // chosen from below, where it is out of sight
   }
   function mark(holder, id) {
     const list = holder.querySelector('[role="listbox"]');
@@ -145,6 +146,7 @@
       const items = largest(layer).slice(0, 12).map((item) =>
         element("li", {}, element("span", {}, nameOf(item)), element("span", { class: "muted" }, sizeOf(item) < 0 ? "" : bytes(sizeOf(item)))));
       if (items.length > 1) lines.push(element("ul", {}, ...items));
+      if (layer[1].length > items.length) lines.push(element("p", { class: "muted" }, `and ${count(layer[1].length - items.length)} more`));
     }
     $("selection").replaceChildren(...lines);
   }
@@ -311,7 +313,7 @@
     const fresh = states.filter((state) => state === 2).length;
     const above = states.filter((state) => state > 0).length;
     $("update-lead").textContent = `From ${data.images[current - 1].name}.`;
-    const bound = update.bound === null ? "nobody says which paths are in which layers" : update.exact ? "the paths that are new" : "at least: sizes of some paths are not known";
+    const bound = update.bound === null ? "nobody says which paths are in which layers" : update.exact ? "the paths that are new" : "at least; sizes of some paths are not known: --closure tells them";
     const rows = [
       ["Bound", bound, "s-bound", update.bound],
       ["By digest", `podman, containerd: ${plural(fresh, "layer")}`, "s-new", update.digest],
@@ -319,12 +321,13 @@
     ];
     const most = Math.max(1, ...rows.map((row) => row[3] || 0));
     const grid = element("div", { class: "compare" });
+    const told = (size, exact) => (exact ? bytes(size) : size ? `≥ ${bytes(size)}` : "?");
     for (const [name, text, fill, size] of rows) {
       const bar = element("div", { class: `fill ${fill}` });
       bar.style.width = `${(100 * (size || 0)) / most}%`;
       const ratio = update.bound && update.exact && size !== null ? `${(size / update.bound).toFixed(2)} ×` : "";
       grid.append(element("div", { class: "row" }, element("div", {}, name, element("small", {}, text)),
-        element("div", { class: "track" }, bar), element("div", { class: "number" }, bytes(size)),
+        element("div", { class: "track" }, bar), element("div", { class: "number" }, told(size, fill !== "s-bound" || update.exact || size === null)),
         element("div", { class: "number muted" }, ratio)));
     }
     $("update-bars").replaceChildren(grid);
@@ -342,7 +345,7 @@
     const holder = $("curve");
     const width = holder.clientWidth;
     const height = 250;
-    const edge = { left: 58, right: width < 520 ? 12 : 92, top: 12, bottom: 36 };
+    const edge = { left: 58, right: width < 520 ? 12 : 104, top: 12, bottom: 36 };
     const series = [["chain", "by chain", "above"], ["digest", "by digest", "new"], ["bound", "bound", "bound"]];
     const most = Math.max(1, ...updates.flatMap((update) => series.map(([key]) => update[key] || 0)));
     const step = niceStep(most, 4);
@@ -370,14 +373,17 @@
       if (!path) continue;
       svg.append(shape("path", { d: path, class: `line l-${color}` }));
       const last = updates[updates.length - 1][key];
-      labels.push({ text, at: y(last === null ? 0 : last) + 4 });
+      labels.push({ text, color, at: y(last === null ? 0 : last) + 4 });
     }
     if (edge.right > 60) {
       labels.sort((a, b) => a.at - b.at);
       for (let i = 1; i < labels.length; i += 1) labels[i].at = Math.max(labels[i].at, labels[i - 1].at + 15);
       const low = height - edge.bottom + 4;
       for (let i = labels.length - 1, limit = low; i >= 0; i -= 1, limit -= 15) labels[i].at = Math.min(labels[i].at, limit);
-      for (const label of labels) svg.append(shape("text", { x: width - edge.right + 10, y: label.at, class: "name" }, label.text));
+      for (const label of labels) {
+        svg.append(shape("circle", { cx: width - edge.right + 14, cy: label.at - 4, r: 4, class: `s-${label.color}` }));
+        svg.append(shape("text", { x: width - edge.right + 23, y: label.at, class: "name" }, label.text));
+      }
       holder.replaceChildren(svg);
     } else {
       const list = element("ul", { class: "legend" });
@@ -402,20 +408,22 @@
   }
   function tellLayers() {
     const update = image().update;
-    const head = [["Layer", "n"], ["Size", "n"], ["Paths", "n"]];
+    const head = [["Layer", "n"], ["Size", "n"], ["Paths", "n spare"]];
     if (update) head.push(["State", ""]);
     head.push(["Holds", "wide"]);
-    if (update) head.push(["Why", "wide"]);
+    if (update) head.push(["Why", "wide spare"]);
     const rows = image().layers.map((layer, number) => {
       const button = element("button", { type: "button", "aria-label": `Layer ${number + 1}` }, String(number + 1));
-      button.addEventListener("click", () => choose(number));
-      const row = [[button, "n"], [bytes(layer[0]), "n"], [layer[1].length ? count(layer[1].length) : "", "n"]];
+      button.addEventListener("click", () => choose(number, undefined, true));
+      const row = [[button, "n"], [bytes(layer[0]), "n"], [layer[1].length ? count(layer[1].length) : "", "n spare"]];
       if (update) {
         const state = STATES[stateOf(number)];
         row.push([element("span", { class: `chip s-${state}` }, state), ""]);
       }
-      row.push([holds(layer), "wide"]);
-      if (update) row.push([why(number).join("; "), "wide"]);
+      // Where the window is narrow the reason stands below what the layer holds: there is no room for its column.
+      const reason = update ? why(number).join("; ") : "";
+      row.push([reason ? element("span", {}, holds(layer), element("small", { class: "narrow" }, reason)) : holds(layer), "wide"]);
+      if (update) row.push([reason, "wide spare"]);
       return cells(row);
     });
     $("layers").replaceChildren(element("thead", {}, cells(head, "th")), element("tbody", {}, ...rows));
@@ -439,7 +447,7 @@
       const facts = [`layer ${number + 1}`];
       if (sizeOf(path) >= 0) facts.unshift(bytes(sizeOf(path)));
       const button = element("button", { type: "button", title: fullName(path) }, element("span", {}, nameOf(path)), element("span", {}, facts.join(" · ")));
-      button.addEventListener("click", () => choose(number, path));
+      button.addEventListener("click", () => choose(number, path, true));
       return element("li", {}, button);
     }));
   }

@@ -14,7 +14,8 @@ from typing import Any
 
 from ..disk import flush
 from ..errors import DestinationError
-from .stack import LayerStack, store_name
+from ..store_path import store_name
+from .stack import LayerStack
 from .update import Update, change_counts
 
 __all__ = ["page_data", "render_page", "write_page"]

@@ -14,10 +14,11 @@ import numpy as np
 from ..base import read_manifest
 from ..closure import UNKNOWN, Closure, unite
 from ..errors import ClosureError, ImageError, PlanError
-from ..layering.carried import plan_of_manifest
+from ..layering.carried import plan_of_manifest, who_planned
 from ..layering.plan import LayerPlan, parse_plan, plan_layers
 from ..registry.access import RegistryAccess
 from ..sources import in_store, nix_json, read_closure
+from ..store_path import HASH_PART
 from .stack import LayerStack, StackLayer, stack_of_plan
 
 __all__ = ["StackReader", "closure_of"]
@@ -27,18 +28,18 @@ IMAGES = ("docker-archive:", "oci-archive:", "oci:", "docker://")
 
 @dataclass(frozen=True)
 class StackReader:
-    """Reads stacks; what is no image and no plan is a closure, and is planned.
+    """Reads stacks; what is no image and no plan is a closure, and is planned where that is asked for.
 
     Attributes:
         access: how registries are reached.
-        plan: how a closure is planned.
+        plan: how a closure is planned; None where closures alone are wanted: their stacks have no layers.
         closures: what is known besides of the paths of images and plans: NAR sizes and references.
         key: which list of nodes to take from an exportReferencesGraph document that has several.
         store_root: the folder below which the Nix store and its database are, "" for none.
     """
 
     access: RegistryAccess = field(default_factory=RegistryAccess)
-    plan: Callable[[Closure], LayerPlan] = plan_layers
+    plan: Callable[[Closure], LayerPlan] | None = plan_layers
     closures: Sequence[Closure] = ()
     key: str | None = None
     store_root: str = ""
@@ -93,7 +94,10 @@ class StackReader:
             raise PlanError(f"{name}: {error}") from None
 
     def _planned(self, name: str, closure: Closure) -> LayerStack:
-        return stack_of_plan(name, self.plan(closure), sizes=_known_sizes(closure), closure=closure)
+        sizes = _known_sizes(closure)
+        if self.plan is None:
+            return LayerStack(name, (), "NAR", sizes=sizes, closure=closure)
+        return stack_of_plan(name, self.plan(closure), sizes=sizes, closure=closure)
 
     def _image(self, source: str) -> LayerStack:
         manifest, config = read_manifest(source, self.access)
@@ -106,13 +110,14 @@ class StackReader:
         except (LookupError, TypeError, AttributeError, ValueError) as error:
             raise ImageError(f"{source}: not a whole image: {type(error).__name__} {error}") from None
         layered = tuple(layer.paths for layer in layers if layer.paths)
+        strategy, order = who_planned(manifest)
         return LayerStack(
             source,
             layers,
             "stored",
             carries_plan=bool(plan),
             sizes=self._sizes,
-            plan=LayerPlan(layered) if plan else None,
+            plan=LayerPlan(layered, strategy, order=order) if plan else None,
         )
 
 
@@ -133,7 +138,7 @@ def _image_layers(
 
 def _label(text: str) -> str:
     """A line of an image's history, with the names of store paths in place of the paths."""
-    return re.sub(r"/[^\s,]*/[0-9a-z]{32}-", "", " ".join(text.split())).removeprefix("closure: ")
+    return re.sub(rf"/[^\s,]*/{HASH_PART}", "", " ".join(text.split())).removeprefix("closure: ")
 
 
 def closure_of(stack: LayerStack, known: Sequence[Closure]) -> Closure:

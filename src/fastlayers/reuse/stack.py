@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -16,14 +15,9 @@ __all__ = [
     "LayerStack",
     "StackLayer",
     "by_paths",
-    "package_of",
     "stack_of_plan",
-    "store_name",
     "total",
 ]
-
-_STORE_NAME = re.compile(r"(?:/.*/)?(?:[0-9a-z]{32}-)(.+)", re.DOTALL)
-_PACKAGE = re.compile(r"(.+?)(?:-(?![A-Za-z])|==)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,24 +108,3 @@ def by_paths(stack: LayerStack) -> LayerStack:
         identity = json.dumps(layer.paths) if layer.paths else layer.diff_id
         layers.append(replace(layer, digest=identity, diff_id=identity))
     return replace(stack, layers=tuple(layers))
-
-
-def store_name(path: str) -> str:
-    """A store path without directory and hash part; any other name as it is.
-
-    >>> store_name("/nix/store/7z8xw1hq3sj929nd42amzfprnamgmbkz-lib-2.0")
-    'lib-2.0'
-    """
-    found = _STORE_NAME.fullmatch(path)
-    return found[1] if found else path
-
-
-def package_of(path: str) -> str:
-    """The name without its version, which begins, as Nix has it, with the first dash that no letter follows.
-
-    >>> package_of("/nix/store/7z8xw1hq3sj929nd42amzfprnamgmbkz-lib-2.0"), package_of("numpy==2.4.6")
-    ('lib', 'numpy')
-    """
-    name = store_name(path)
-    found = _PACKAGE.match(name)
-    return found[1] if found else name

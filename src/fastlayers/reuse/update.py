@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
 
-from .stack import LayerStack, StackLayer, by_paths, package_of, store_name, total
+from ..store_path import successions
+from .stack import LayerStack, StackLayer, by_paths, total
 
 __all__ = [
     "LayerChange",
@@ -164,11 +165,9 @@ def change_counts(stacks: Sequence[LayerStack]) -> Counter[str]:
     for stack in stacks:
         now = stack.layer_of()
         replaced = replaced_paths(before, now) if before else {}
-        for path in now:
-            if path in replaced:
-                line[path] = line[replaced[path]]
-                count[line[path]] += 1
-            line.setdefault(path, path)
+        line.update((path, line[old]) for path, old in replaced.items())
+        line.update((path, path) for path in now if path not in line)
+        count.update({line[path] for path in replaced})
         before = now
     return Counter({path: count[first] for path, first in line.items()})
 
@@ -185,25 +184,15 @@ def first_changed(old: Sequence[StackLayer], new: Sequence[StackLayer]) -> int:
 def replaced_paths(old: Iterable[str], new: Iterable[str]) -> dict[str, str]:
     """For each node of ``new`` that takes the place of one of ``old``, which one.
 
-    Nodes of one name are paired first, then those of one package; of several, in their order by name and hash part.
+    Of several of one name or package, they are paired in their order: :func:`fastlayers.store_path.successions`.
     """
+    return {path: before for before, path in _pairs(old, new)}
+
+
+def _pairs(old: Iterable[str], new: Iterable[str]) -> list[tuple[str, str]]:
+    """Nodes of ``old`` with those of ``new`` that take their places; each that is replaced or replaces is in a pair."""
     before, after = set(old), set(new)
-    gone, come = before - after, after - before
-    found: dict[str, str] = {}
-    for name_of in (store_name, package_of):
-        left: dict[str, list[str]] = {}
-        for path in sorted(gone, key=_by_name):
-            left.setdefault(name_of(path), []).append(path)
-        for path in sorted(come, key=_by_name):
-            if candidates := left.get(name_of(path)):
-                found[path] = candidates.pop(0)
-        gone -= set(found.values())
-        come -= set(found)
-    return found
-
-
-def _by_name(path: str) -> tuple[str, str]:
-    return store_name(path), path
+    return [pair for each in successions(before - after, after - before) for pair in each.pairs()]
 
 
 def _bound(old: LayerStack, new: LayerStack) -> tuple[int | None, bool]:
@@ -233,8 +222,9 @@ def _bound(old: LayerStack, new: LayerStack) -> tuple[int | None, bool]:
 
 def _reasons(old: LayerStack, new: LayerStack, held: set[str]) -> list[tuple[PathChange, ...]]:
     where, now = old.layer_of(), new.layer_of()
-    replaced = replaced_paths(where, now)
-    successor = {before: after for after, before in replaced.items()}
+    pairs = _pairs(where, now)
+    replaced = {after: before for before, after in pairs}
+    successor = dict(pairs)
     tars = {layer.diff_id for layer in old.layers}
     found: list[tuple[PathChange, ...]] = []
     for layer in new.layers:
