@@ -6,6 +6,14 @@ from numpy.typing import NDArray
 
 __test__: dict[str, str]
 
+def matrix(
+    rows: NDArray[np.int32],
+    lengths: NDArray[np.int64],
+    targets: NDArray[np.int32],
+    indptr: NDArray[np.int64],
+    indices: NDArray[np.int32],
+    own: NDArray[np.uint8],
+) -> None: ...
 def topological_order(indptr: NDArray[np.int64], indices: NDArray[np.int32], order: NDArray[np.int32]) -> int: ...
 def spread(
     indptr: NDArray[np.int64],

@@ -13,6 +13,8 @@ cdef extern from "_graph.h" nogil:
         GRAPH_BAD_ORDER
         GRAPH_OVERFLOW
 
+    int graph_matrix(int64_t n, int64_t targets, const int32_t *rows, const int64_t *lengths, const int32_t *target,
+                     int64_t *indptr, int32_t *indices, uint8_t *own) noexcept
     int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int32_t *indices) noexcept
     int graph_topological_order(int64_t n, const int64_t *indptr, const int32_t *indices, int32_t *order,
                                 int64_t *count) noexcept
@@ -95,6 +97,50 @@ cdef int _check_limbs(Py_ssize_t n, Py_ssize_t rows, Py_ssize_t limbs) except -1
     if rows != n or limbs < 1:
         raise ValueError("counts must have a row for each node and at least one limb")
     return 0
+
+
+def matrix(
+    const int32_t[::1] rows,
+    const int64_t[::1] lengths,
+    const int32_t[::1] targets,
+    int64_t[::1] indptr,
+    int32_t[::1] indices,
+    uint8_t[::1] own,
+):
+    """Make the CSR matrix of a graph whose nodes come in any order, with sorted rows and each reference once.
+
+    Args:
+        rows: int32, shape (n,): the row of each node, a permutation.
+        lengths: int64, shape (n,): how many references each node has.
+        targets: int32, shape (number of references,): numbers of nodes, those of the first node first.
+        indptr: int64, shape (n + 1,), written.
+        indices: int32, shape (number of references,), written from the start, as far as ``indptr[n]``.
+        own: uint8, shape (n,), written: which rows refer to themselves, which is not in the matrix.
+
+    Raises:
+        ValueError: the shapes do not fit, rows are no permutation, or a target is out of range.
+        MemoryError: 16 bytes a node and 4 a reference cannot be had.
+    """
+    cdef int64_t n = rows.shape[0]
+    cdef int status
+    if n > 0x7fffffff:
+        raise ValueError("more than 2^31 - 1 nodes")
+    if lengths.shape[0] != n or indptr.shape[0] != n + 1 or own.shape[0] != n or indices.shape[0] != targets.shape[0]:
+        raise ValueError("shapes do not fit")
+    if n == 0:
+        if targets.shape[0]:
+            raise ValueError("references of no node")
+        indptr[0] = 0
+        return
+    cdef const int32_t *columns = &targets[0] if targets.shape[0] else NULL
+    cdef int32_t *out = &indices[0] if indices.shape[0] else NULL
+    with nogil:
+        status = graph_matrix(n, targets.shape[0], &rows[0], &lengths[0], columns, &indptr[0], out, &own[0])
+    if status == GRAPH_BAD_INDPTR:
+        raise ValueError("the lengths are not those of the targets")
+    if status == GRAPH_BAD_ORDER:
+        raise ValueError("rows are no permutation")
+    _raise_graph_status(status)
 
 
 def topological_order(const int64_t[::1] indptr, const int32_t[::1] indices, int32_t[::1] order):

@@ -28,6 +28,78 @@ int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int3
     return bad >> 31 ? GRAPH_BAD_INDEX : GRAPH_OK;
 }
 
+/* Two passes of a counting sort: by column, then by row, which leaves each row's columns sorted. */
+int graph_matrix(int64_t n, int64_t targets, const int32_t *rows, const int64_t *lengths, const int32_t *target,
+                 int64_t *indptr, int32_t *indices, uint8_t *own)
+{
+    int status = GRAPH_NO_MEMORY;
+    int64_t *at = calloc((size_t)n + 1, sizeof *at); /* where each column's next row goes */
+    int64_t *filled = allocate(n, sizeof *filled);   /* where each row's next column goes */
+    int32_t *referrers = allocate(targets, sizeof *referrers);
+    if (!at || !filled || !referrers)
+        goto end;
+    memset(indptr, 0, ((size_t)n + 1) * sizeof *indptr);
+    memset(own, 0, (size_t)n);
+
+    int64_t left = targets;
+    for (int64_t i = 0; i < n; i++) {
+        if (rows[i] < 0 || rows[i] >= n || own[rows[i]]++) {
+            status = GRAPH_BAD_ORDER;
+            goto end;
+        }
+        if (lengths[i] < 0 || lengths[i] > left) {
+            status = GRAPH_BAD_INDPTR;
+            goto end;
+        }
+        left -= lengths[i];
+        indptr[rows[i] + 1] = lengths[i];
+    }
+    memset(own, 0, (size_t)n);
+    if (left) {
+        status = GRAPH_BAD_INDPTR;
+        goto end;
+    }
+    for (int64_t k = 0; k < targets; k++) {
+        if (target[k] < 0 || target[k] >= n) {
+            status = GRAPH_BAD_INDEX;
+            goto end;
+        }
+        at[rows[target[k]] + 1]++;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        at[i + 1] += at[i];
+        indptr[i + 1] += indptr[i];
+    }
+    for (int64_t i = 0, k = 0; i < n; i++)
+        for (int64_t end = k + lengths[i]; k < end; k++)
+            referrers[at[rows[target[k]]]++] = rows[i];
+
+    for (int64_t i = 0; i < n; i++)
+        filled[i] = indptr[i];
+    for (int64_t j = 0, k = 0; j < n; j++) /* at[j] is now where column j ends */
+        for (; k < at[j]; k++) {
+            int32_t i = referrers[k];
+            if (i == j)
+                own[i] = 1;
+            else if (filled[i] == indptr[i] || indices[filled[i] - 1] != j)
+                indices[filled[i]++] = (int32_t)j;
+        }
+    int64_t total = 0;
+    for (int64_t i = 0; i < n; i++) { /* close the gaps */
+        int64_t length = filled[i] - indptr[i];
+        memmove(indices + total, indices + indptr[i], (size_t)length * sizeof *indices);
+        indptr[i] = total;
+        total += length;
+    }
+    indptr[n] = total;
+    status = GRAPH_OK;
+end:
+    free(at);
+    free(filled);
+    free(referrers);
+    return status;
+}
+
 /* Kahn's algorithm from the leaves up, with a stack, emitting from the end. Any topological order would be right; this
  * one puts the referrers of a node side by side, so that the sources of one block of graph_popularity share most of
  * their descendants (on nixpkgs a third of the work that the order from the roots down makes). */

@@ -20,6 +20,13 @@ enum graph_status {
     GRAPH_OVERFLOW,    /* the limbs are too few */
 };
 
+/* A CSR matrix whose rows are sorted, from rows in any order: the i-th of these is row `rows[i]` and has lengths[i] of
+ * the targets, which are numbers i too. Targets that a row has twice count once, and rows that refer to themselves are
+ * told in own[n], not in the matrix. GRAPH_BAD_INDPTR where lengths are not those of the targets, GRAPH_BAD_ORDER where
+ * rows are no permutation, GRAPH_BAD_INDEX where a target is no row. */
+int graph_matrix(int64_t n, int64_t targets, const int32_t *rows, const int64_t *lengths, const int32_t *target,
+                 int64_t *indptr, int32_t *indices, uint8_t *own);
+
 int graph_check(int64_t n, int64_t references, const int64_t *indptr, const int32_t *indices);
 
 /* order[n]: referrers before references. *count < n when there is a cycle: then order[0] ... order[*count - 1] are the

@@ -153,27 +153,13 @@ def _csr(
 ) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.bool_]]:
     """References by row without those of rows to themselves, and which rows have such."""
     n = len(positions)
-    rank = np.empty(n, dtype=np.int32)
-    rank[positions] = np.arange(n, dtype=np.int32)
-    rows = np.repeat(rank, references.lengths)
-    columns = rank[references.targets]
-    keys = rows.astype(np.int64)
-    keys <<= 32
-    keys |= columns
-    own = rows == columns
-    self_referring = np.zeros(n, dtype=bool)
-    self_referring[rows[own]] = True
-    keys[own] = -1
-    keys.sort()  # np.unique makes a hash table, which takes 20 times as long
-    first = np.ones(len(keys), dtype=bool)
-    np.not_equal(keys[1:], keys[:-1], out=first[1:])
-    first[:1] = keys[:1] >= 0  # so none of the self-references is taken
-    keys = keys[first]
-    indices = keys.astype(np.int32)  # the low half
-    keys >>= 32
-    indptr = np.zeros(n + 1, dtype=np.int64)
-    np.cumsum(np.bincount(keys, minlength=n), out=indptr[1:])
-    return indptr, indices, self_referring
+    rows = np.empty(n, dtype=np.int32)
+    rows[positions] = np.arange(n, dtype=np.int32)
+    indptr = np.empty(n + 1, dtype=np.int64)
+    indices = np.empty(len(references.targets), dtype=np.int32)
+    own = np.empty(n, dtype=np.bool_)
+    _core.matrix(rows, references.lengths, references.targets, indptr, indices, own.view(np.uint8))
+    return indptr, indices[: indptr[n]], own
 
 
 def find_cycle(indptr: NDArray[np.int64], indices: NDArray[np.int32]) -> list[int]:
