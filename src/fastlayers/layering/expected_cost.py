@@ -21,7 +21,7 @@ eight updates is one made.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -75,6 +75,11 @@ class _Items:
     likely: NDArray[np.uint64]
     events: int
 
+    @property
+    def joined(self) -> int:
+        """The weight of several paths in a layer."""
+        return self.events * _LIKELY // (_SHARED_PAST if self.past.shape[1] else _SHARED)
+
     def some(self, rows: NDArray[np.int64]) -> _Items:
         """These rows alone."""
         names = [self.paths[i] for i in rows.tolist()]
@@ -123,9 +128,12 @@ def split(
             layers.append(before.get(frozenset(layer)) or layer)
     pinned = len(rules.pinned)
     below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
-    chained = list(map(list, below)) == pinned_layers  # else all is sent again, whatever the order
-    layers = order_layers(closure, [*layers, *unpinned], previous=above if chained else None, history=history)
-    return [*pinned_layers, *layers]
+    chained = above if list(map(list, below)) == pinned_layers else None  # else all is sent again, whatever the order
+    ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
+    if history.updates and 0 < len(free) <= _ITEMS:
+        layers = _settled(items, [layer for layer in ordered if layer not in unpinned], before, guidance)
+        ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
+    return [*pinned_layers, *ordered]
 
 
 def _by_name(paths: Sequence[str]) -> list[str]:
@@ -232,7 +240,6 @@ def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np
 def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Guidance) -> list[NDArray[np.int64]]:
     """Distribute rows over at most ``limit`` layers; each layer's rows ascend, layers come by their first."""
     some = items.some(rows)
-    joined = items.events * _LIKELY // (_SHARED_PAST if some.past.shape[1] else _SHARED)
     sets = np.concatenate([some.past, some.likely], axis=1)
     sizes, cells = some.sizes, _cells(some, sets)
     counts = np.ones(len(rows), dtype=np.int64)
@@ -242,10 +249,7 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         sets = np.bitwise_or.reduceat(sets[order], starts, axis=0)
         sizes, counts = np.add.reduceat(sizes[order], starts), np.diff(starts, append=len(rows))
     largest_first = np.lexsort((np.arange(len(sizes)), -sizes))
-    weight = 64 * sets.shape[1] * _PAST + joined
-    scale = 0
-    while (int(sizes.sum()) >> scale) * weight >= _SUM:
-        scale += 1
+    scale = _scale(sizes, 64 * sets.shape[1] * _PAST + items.joined)
     groups = np.empty(len(sizes), dtype=np.int32)
     left = _core.partition(
         np.ascontiguousarray(sizes[largest_first] >> scale),
@@ -256,7 +260,7 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         heavy_words=some.past.shape[1],
         heavy=_PAST,
         light=_LIKELY,
-        joined=joined,
+        joined=items.joined,
         least=guidance.min_size >> scale,
         most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
         passes=_PASSES,
@@ -270,6 +274,47 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
     for row, group in zip(rows.tolist(), of_row.tolist(), strict=True):
         found.setdefault(group, []).append(row)
     return [np.array(layer, dtype=np.int64) for layer in found.values()]
+
+
+def _scale(sizes: NDArray[np.int64], weight: int) -> int:
+    """By how many bits sizes are cut, so that the kernel's sums fit."""
+    scale = 0
+    while (int(sizes.sum()) >> scale) * weight >= _SUM:
+        scale += 1
+    return scale
+
+
+def _settled(
+    items: _Items, layers: Sequence[list[str]], before: Mapping[frozenset[str], list[str]], guidance: Guidance
+) -> list[list[str]]:
+    """Layers in their order, with paths moved to where layers and order cost least; those of the plan before stay."""
+    row = {path: i for i, path in enumerate(items.paths)}
+    groups = np.empty(len(row), dtype=np.int32)
+    for number, layer in enumerate(layers):
+        groups[[row[path] for path in layer]] = number
+    sets = np.concatenate([items.past, items.likely], axis=1)
+    largest_first = np.lexsort((np.arange(len(row)), -items.sizes))
+    scale = _scale(items.sizes, 4 * (64 * sets.shape[1] * _PAST + items.joined))
+    moved = np.ascontiguousarray(groups[largest_first])
+    _core.settle(
+        np.ascontiguousarray(items.sizes[largest_first] >> scale),
+        np.ones(len(row), dtype=np.int64),
+        np.ascontiguousarray(sets[largest_first]),
+        moved,
+        np.array([frozenset(layer) in before for layer in layers], dtype=np.uint8),
+        heavy_words=items.past.shape[1],
+        heavy=_PAST,
+        light=_LIKELY,
+        joined=items.joined,
+        least=guidance.min_size >> scale,
+        most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
+        passes=_PASSES,
+    )
+    groups[largest_first] = moved
+    made: list[list[str]] = [[] for _ in layers]
+    for path, number in zip(items.paths, groups.tolist(), strict=True):
+        made[number].append(path)
+    return [before.get(frozenset(layer)) or layer for layer in made if layer]
 
 
 def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
