@@ -80,7 +80,7 @@ INLINE bool precedes(int64_t cost, int32_t a, int32_t b, int64_t other_cost, int
 }
 
 /* The two groups to merge next: the cheapest pair, or while there are few enough the smallest of those that are too
- * small and can be merged, with its cheapest partner. */
+ * small with its cheapest partner. */
 MULTIVERSION
 static bool choose(const struct merging *m, int64_t limit, int32_t *first, int32_t *second)
 {
@@ -97,22 +97,19 @@ static bool choose(const struct merging *m, int64_t limit, int32_t *first, int32
         }
         return *first >= 0;
     }
-    int64_t size = 0;
     int32_t small = -1;
-    for (int64_t at = 0; at < m->left; at++) {
+    for (int64_t at = 0; m->left > 1 && at < m->left; at++) {
         int32_t a = m->alive[at];
-        if (m->sizes[a] >= m->items->least || (small >= 0 && m->sizes[a] >= size))
-            continue;
-        for (int64_t k = 0; k < m->left; k++) {
-            int32_t b = m->alive[k];
-            int64_t more = a == b ? -1 : added(m, a, b);
-            if (more >= 0 && (small != a || more < cost)) {
-                cost = more;
-                small = a;
-                size = m->sizes[a];
-                *first = a < b ? a : b;
-                *second = a < b ? b : a;
-            }
+        if (m->sizes[a] < m->items->least && (small < 0 || m->sizes[a] < m->sizes[small]))
+            small = a;
+    }
+    for (int64_t at = 0; small >= 0 && at < m->left; at++) {
+        int32_t a = m->alive[at];
+        int64_t more = a == small ? -1 : added(m, a, small);
+        if (more >= 0 && (*first < 0 || more < cost)) {
+            cost = more;
+            *first = a < small ? a : small;
+            *second = a < small ? small : a;
         }
     }
     return *first >= 0;

@@ -12,8 +12,10 @@ together, and what was released often will be again. ``joined`` stands for other
 have a path alone in a layer too, but hardly the very same group.
 
 Layers come to be from the bottom up: the two that are cheapest to merge are merged, until the limit holds (Ward's
-method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. With a plan of
-the version before, all of its layers stay in which nothing has changed; what was in the others must be sent anyway,
+method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. Where a history
+tells enough to put layers in an order, they are moved once more, to where they cost least together with the cost of the
+order (``order.py``), both alike: half of the clients know a layer by all that lies below it. With a plan of the version
+before, all of its layers stay in which nothing has changed; what was in the others must be sent anyway,
 and is distributed afresh over the layers that are left. Only where a new plan for everything pays for itself within
 eight updates is one made.
 """
@@ -51,6 +53,7 @@ _UPDATES = 512  # of the past that are looked at, the newest
 _ITEMS = 4096  # more paths than that are joined by what is near in the graph, before any are compared
 _EVENTS = 4096  # more versions than that share a bit with neighbours in the alphabet
 _PASSES = 8
+_ROUNDS = 2  # of moving paths for an order, and putting layers in order again
 _SUM = 1 << 62  # the kernel's sums stay below it
 _LARGEST = 1 << 52  # bytes of a closure: no product of sizes and cells overflows
 
@@ -130,7 +133,7 @@ def split(
     below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
     chained = above if list(map(list, below)) == pinned_layers else None  # else all is sent again, whatever the order
     ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
-    if history.updates and 0 < len(free) <= _ITEMS:
+    for _ in range(_ROUNDS if history.updates and 0 < len(free) <= _ITEMS else 0):
         layers = _settled(items, [layer for layer in ordered if layer not in unpinned], before, guidance)
         ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
     return [*pinned_layers, *ordered]
@@ -203,16 +206,16 @@ def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np
     there = {tuple(rows.tolist()) for rows in kept}
     again = sum(int(items.sizes[rows].sum()) for rows in anew if tuple(rows.tolist()) not in there)
     more = again - int(items.sizes[loose].sum())
-    updates = max(min(guidance.history.updates, _UPDATES), 1)
-    saved = items.cost(made) - items.cost(anew)  # in the unit of updates * _PAST
-    return anew if more * updates * _PAST < saved * _HORIZON else made
+    saved = items.cost(made) - items.cost(anew)
+    update = min(guidance.history.updates, _UPDATES) * _PAST + items.events * _LIKELY  # of that weight, as it were
+    return anew if more * update < saved * _HORIZON else made
 
 
 def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """The layers that stay, and the rows of all other paths.
 
     What is in a layer of which a path is gone has to be sent again, wherever it goes. Where paths are left that need a
-    layer and there is no room, the layers that cost least to send are given up.
+    layer and there is no room, or are too few for one, the layers that cost least to send are given up.
     """
     row = {path: i for i, path in enumerate(items.paths)}
     kept = []
@@ -230,7 +233,8 @@ def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np
     by_size = sorted(range(len(kept)), key=lambda k: (int(items.sizes[kept[k]].sum()), k))
     given_up: set[int] = set()
     for k in by_size:
-        if len(kept) - len(given_up) + (0 if taken.all() else 1) <= room:
+        fits = len(kept) - len(given_up) + (0 if taken.all() else 1) <= room
+        if fits and (taken.all() or int(items.sizes[~taken].sum()) >= guidance.min_size):
             break
         given_up.add(k)
         taken[kept[k]] = False
@@ -265,8 +269,11 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
         passes=_PASSES,
     )
-    if left > limit:
-        raise PlanError(f"layers of at most {guidance.max_size} bytes would be {left}, more than the {limit} allowed")
+    if left > limit:  # no two of them can be merged, but other ones might have been
+        groups = _first_fit(sizes[largest_first].tolist(), guidance.max_size)
+        if len(np.unique(groups)) > limit:
+            wish = f"layers of at most {guidance.max_size} bytes"
+            raise PlanError(f"{wish} would be {left}, more than the {limit} allowed")
     number = np.empty(len(sizes), dtype=np.int64)
     number[largest_first] = largest_first[groups]
     of_row = number if cells is None else number[cells]
@@ -315,6 +322,16 @@ def _settled(
     for path, number in zip(items.paths, groups.tolist(), strict=True):
         made[number].append(path)
     return [before.get(frozenset(layer)) or layer for layer in made if layer]
+
+
+def _first_fit(sizes: Sequence[int], most: int) -> NDArray[np.int32]:
+    """Groups of at most ``most`` bytes, by the number of the first in each: every size goes to the first with room."""
+    groups, left = [], dict[int, int]()
+    for i, size in enumerate(sizes):
+        group = next((group for group, room in left.items() if size <= room), i)
+        left[group] = left.get(group, most) - size
+        groups.append(group)
+    return np.array(groups, dtype=np.int32)
 
 
 def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
