@@ -106,7 +106,13 @@ def chain_cost(groups: Sequence[Sequence[Item]], weights: Weights) -> int:
 
 
 def settle(
-    items: Sequence[Item], groups: Sequence[int], fixed: Sequence[bool], weights: Weights, least: int, most: int, passes: int
+    items: Sequence[Item],
+    groups: Sequence[int],
+    fixed: Sequence[bool],
+    weights: Weights,
+    least: int,
+    most: int,
+    passes: int,
 ) -> list[int]:
     """The group of each item after moving: each item in turn, to where all groups and their order cost least."""
     of = list(groups)
