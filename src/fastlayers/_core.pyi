@@ -47,6 +47,21 @@ def partition(
     most: int = 0,
     passes: int = 0,
 ) -> int: ...
+def settle(
+    sizes: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    sets: NDArray[np.uint64],
+    groups: NDArray[np.int32],
+    fixed: NDArray[np.uint8],
+    *,
+    heavy_words: int,
+    heavy: int,
+    light: int,
+    joined: int,
+    least: int = 0,
+    most: int = 0,
+    passes: int = 1,
+) -> None: ...
 def order_layers(
     sizes: NDArray[np.int64],
     sets: NDArray[np.uint64],

@@ -39,6 +39,9 @@ cdef extern from "_partition.h" nogil:
 
     int partition_merge(const c_partition *items, int64_t limit, int32_t *groups, int64_t *left) noexcept
     int partition_move(const c_partition *items, int64_t free_groups, int64_t passes, int32_t *groups) noexcept
+    int partition_settle(
+        const c_partition *items, int64_t count, const uint8_t *fixed, int64_t passes, int32_t *groups
+    ) noexcept
 
 
 cdef extern from "_order.h" nogil:
@@ -293,6 +296,31 @@ def popularity(
     _raise_graph_status(status)
 
 
+cdef int describe_items(
+    c_partition *items, const int64_t[::1] sizes, const int64_t[::1] counts, const uint64_t[:, ::1] sets,
+    const int32_t[::1] groups, int64_t heavy_words, int64_t heavy, int64_t light, int64_t joined,
+) except -1:
+    """What is to be distributed, checked; the sizes of groups are not limited."""
+    cdef int64_t n = sizes.shape[0], words = sets.shape[1], total = 0, i
+    if n > 0x7fffffff or counts.shape[0] != n or sets.shape[0] != n or groups.shape[0] != n:
+        raise ValueError("sizes, counts, sets and groups must have the same length, below 2^31")
+    if not 0 <= heavy_words <= words or min(heavy, light, joined) < 0:
+        raise ValueError("heavy_words must be within the words, and weights not negative")
+    for i in range(n):
+        if sizes[i] < 0 or counts[i] < 1 or sizes[i] > (1 << 62) - total:
+            raise ValueError("sizes must not be negative and their sum below 2^62, counts at least 1")
+        total += sizes[i]
+    if int(total) * (64 * int(words) * max(heavy, light) + joined) >= 1 << 62:
+        raise ValueError("the sum of all sizes times the greatest weight must be below 2^62")
+    items.n, items.words, items.heavy = n, words, heavy_words
+    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    items.least = items.most = 0
+    items.sizes = &sizes[0] if n else NULL
+    items.counts = &counts[0] if n else NULL
+    items.sets = &sets[0, 0] if n and words else NULL
+    return 0
+
+
 def partition(
     const int64_t[::1] sizes,
     const int64_t[::1] counts,
@@ -332,26 +360,15 @@ def partition(
         ValueError: the shapes do not fit, or the sum of all sizes times the greatest weight is not below 2^62.
         MemoryError: 512 bytes a word of each group, or a second copy of the sets, cannot be had.
     """
-    cdef int64_t n = sizes.shape[0], words = sets.shape[1], left = 0, total = 0, i
+    cdef int64_t n = sizes.shape[0], left = 0
     cdef int status
     cdef c_partition items
-    if n > 0x7fffffff or counts.shape[0] != n or sets.shape[0] != n or groups.shape[0] != n:
-        raise ValueError("sizes, counts, sets and groups must have the same length, below 2^31")
-    if limit < 1 or not 0 <= heavy_words <= words or min(heavy, light, joined) < 0:
-        raise ValueError("limit must be at least 1, heavy_words within the words, and weights not negative")
-    for i in range(n):
-        if sizes[i] < 0 or counts[i] < 1 or sizes[i] > (1 << 62) - total:
-            raise ValueError("sizes must not be negative and their sum below 2^62, counts at least 1")
-        total += sizes[i]
-    if int(total) * (64 * int(words) * max(heavy, light) + joined) >= 1 << 62:
-        raise ValueError("the sum of all sizes times the greatest weight must be below 2^62")
+    if limit < 1:
+        raise ValueError("limit must be at least 1")
+    describe_items(&items, sizes, counts, sets, groups, heavy_words, heavy, light, joined)
     if n == 0:
         return 0
-    items.n, items.words, items.heavy = n, words, heavy_words
-    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
     items.least, items.most = least, most
-    items.sizes, items.counts = &sizes[0], &counts[0]
-    items.sets = &sets[0, 0] if words else NULL
     cdef int32_t *out = &groups[0]
     with nogil:
         status = partition_merge(&items, limit, out, &left)
@@ -360,6 +377,61 @@ def partition(
     if status == PARTITION_NO_MEMORY:
         raise MemoryError("no memory to distribute items")
     return left
+
+
+def settle(
+    const int64_t[::1] sizes,
+    const int64_t[::1] counts,
+    const uint64_t[:, ::1] sets,
+    int32_t[::1] groups,
+    const uint8_t[::1] fixed,
+    *,
+    int64_t heavy_words,
+    int64_t heavy,
+    int64_t light,
+    int64_t joined,
+    int64_t least=0,
+    int64_t most=0,
+    int64_t passes=1,
+):
+    """Move items between groups that lie on each other to where groups and their order cost least.
+
+    Groups cost what they do for :func:`partition`, and each besides its size times the weight of all events of it and
+    of the groups below it: what :func:`order_layers` counts. Items move one by one in their order; of places that cost
+    the same the lowest counts, but where the item is, if that is one of them.
+
+    Args:
+        sizes: int64, shape (n,), each at least 0.
+        counts: int64, shape (n,). How many members an item stands for.
+        sets: uint64, shape (n, words). The events of each item, a bit each.
+        groups: int32, shape (n,), changed: each item's group, the bottom one 0. A group may lose its last item.
+        fixed: uint8, shape (groups,). Other than 0 for a group that nothing leaves or comes into.
+        heavy_words: events in so many words of a set weigh ``heavy``, those in the others ``light``.
+        joined: weight that a group of more than one member has besides.
+        least: a group that would be smaller is not made; 0 for none.
+        most: nothing comes into a group that would be larger; 0 for none.
+        passes: how often each item may move.
+
+    Raises:
+        ValueError: the shapes do not fit, a group is none of them, or the sum of all sizes times the greatest weight is
+            not below 2^60.
+        MemoryError: 512 bytes a word of each group cannot be had.
+    """
+    cdef int64_t n = sizes.shape[0], count = fixed.shape[0], i
+    cdef int status
+    cdef c_partition items
+    describe_items(&items, sizes, counts, sets, groups, heavy_words, 4 * heavy, 4 * light, 4 * joined)
+    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    items.least, items.most = least, most
+    for i in range(n):
+        if not 0 <= groups[i] < count:
+            raise ValueError("a group is not among those that there are")
+    if n == 0:
+        return
+    with nogil:
+        status = partition_settle(&items, count, &fixed[0], passes, &groups[0])
+    if status == PARTITION_NO_MEMORY:
+        raise MemoryError("no memory to distribute items")
 
 
 def order_layers(

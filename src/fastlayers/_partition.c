@@ -317,3 +317,127 @@ end:
     free(m.entries);
     return status;
 }
+
+/* Groups of partition_settle, in their order; and where in it each event comes first. */
+struct settling {
+    struct moving m;
+    int32_t *first;  /* [64 * words] the lowest group that has an event; `count` where none has it */
+    int64_t *starts; /* [count + 1] weight of the events that come first in a group */
+    int64_t *sooner; /* [count + 1] of those that come first there, the weight of what an item has too */
+    int64_t *above;  /* [count + 1] bytes of a group and of all groups above it */
+};
+
+INLINE int64_t event_weight(const struct partition *items, int64_t word)
+{
+    return word < items->heavy ? items->heavy_weight : items->light_weight;
+}
+
+static void put(struct settling *s, int64_t item, int64_t group, int sign)
+{
+    const struct partition *items = s->m.items;
+    int64_t words = items->words;
+    change(&s->m, item, group, sign);
+    for (int64_t w = 0; w < words; w++)
+        for (uint64_t left = items->sets[item * words + w]; left; left &= left - 1) {
+            int64_t event = 64 * w + __builtin_ctzll(left), was = s->first[event], now = was;
+            if (sign > 0 && group < was)
+                now = group;
+            while (sign < 0 && now < s->m.count && !s->m.uses[now * 64 * words + event])
+                now++;
+            s->starts[was] -= event_weight(items, w);
+            s->starts[now] += event_weight(items, w);
+            s->first[event] = (int32_t)now;
+        }
+}
+
+/* Where an item that is in no group costs least, by what groups and their order cost; where it was, if that is among
+ * the cheapest. */
+MULTIVERSION
+static int64_t best_place(struct settling *s, int64_t item, int64_t own, const uint8_t *fixed)
+{
+    const struct moving *m = &s->m;
+    const struct partition *items = m->items;
+    int64_t words = items->words, size = items->sizes[item], members = items->counts[item], count = m->count;
+    const uint64_t *set = items->sets + item * words;
+    int64_t prefix = 0, sooner = 0, before = 0, best = -1, least = 0;
+    memset(s->sooner, 0, (size_t)(count + 1) * sizeof *s->sooner);
+    for (int64_t w = 0; w < words; w++)
+        for (uint64_t left = set[w]; left; left &= left - 1)
+            s->sooner[s->first[64 * w + __builtin_ctzll(left)]] += event_weight(items, w);
+    s->above[count] = 0;
+    for (int64_t g = count - 1; g >= 0; g--) {
+        s->above[g] = s->above[g + 1] + m->sizes[g];
+        prefix += s->starts[g];
+    }
+    for (int64_t g = count - 1; g >= 0; prefix -= s->starts[g--]) {
+        sooner += s->sooner[g + 1]; /* events of the item that would come first in g, and now come first above it ... */
+        before += s->sooner[g + 1] * s->above[g + 1]; /* ... and what they cost there */
+        bool too_large = items->most && m->entries[g] && m->sizes[g] + size > items->most;
+        bool too_small = !m->entries[g] && size < items->least;
+        if (g != own && (fixed[g] || too_large || too_small))
+            continue;
+        const uint64_t *there = m->sets + g * words;
+        int64_t more = cost(items, m->sizes[g] + size, weigh(items, there, set), m->members[g] + members) -
+                       cost(items, m->sizes[g], weigh(items, there, there), m->members[g]);
+        more += sooner * s->above[g] - before + size * (prefix + sooner);
+        if (best < 0 || more < least || (more == least && best != own)) {
+            least = more;
+            best = g;
+        }
+    }
+    return best;
+}
+
+int partition_settle(const struct partition *items, int64_t count, const uint8_t *fixed, int64_t passes,
+                     int32_t *groups)
+{
+    int64_t n = items->n, words = items->words;
+    int status = PARTITION_NO_MEMORY;
+    struct settling s = {.m = {.items = items, .count = count}};
+    struct moving *m = &s.m;
+    m->uses = calloc((size_t)(count * 64 * words) + 1, sizeof *m->uses);
+    m->sets = calloc((size_t)(count * words) + 1, sizeof *m->sets);
+    m->once = calloc((size_t)(count * words) + 1, sizeof *m->once);
+    m->sizes = calloc((size_t)count + 1, sizeof *m->sizes);
+    m->members = calloc((size_t)count + 1, sizeof *m->members);
+    m->entries = calloc((size_t)count + 1, sizeof *m->entries);
+    s.first = allocate(64 * words, sizeof *s.first);
+    s.starts = calloc((size_t)count + 1, sizeof *s.starts);
+    s.sooner = allocate(count + 1, sizeof *s.sooner);
+    s.above = allocate(count + 1, sizeof *s.above);
+    if (!m->uses || !m->sets || !m->once || !m->sizes || !m->members || !m->entries)
+        goto end;
+    if (!s.first || !s.starts || !s.sooner || !s.above)
+        goto end;
+    for (int64_t event = 0; event < 64 * words; event++)
+        s.first[event] = (int32_t)count;
+    for (int64_t i = 0; i < n; i++)
+        put(&s, i, groups[i], 1);
+    bool moved = true;
+    for (int64_t pass = 0; moved && pass < passes; pass++) {
+        moved = false;
+        for (int64_t i = 0; i < n; i++) {
+            int64_t own = groups[i];
+            if (fixed[own] || (m->entries[own] > 1 && m->sizes[own] - items->sizes[i] < items->least))
+                continue;
+            put(&s, i, own, -1);
+            int64_t to = best_place(&s, i, own, fixed);
+            put(&s, i, to, 1);
+            groups[i] = (int32_t)to;
+            moved |= to != own;
+        }
+    }
+    status = PARTITION_OK;
+end:
+    free(m->uses);
+    free(m->sets);
+    free(m->once);
+    free(m->sizes);
+    free(m->members);
+    free(m->entries);
+    free(s.first);
+    free(s.starts);
+    free(s.sooner);
+    free(s.above);
+    return status;
+}

@@ -40,4 +40,11 @@ int partition_merge(const struct partition *items, int64_t limit, int32_t *group
  * gives it; `free_groups` more may come to be. */
 int partition_move(const struct partition *items, int64_t free_groups, int64_t passes, int32_t *groups);
 
+/* Move single items, in their order, between groups that lie on each other, so that groups and their order cost least:
+ * a group's cost as above, and the size of each group times the weight of all events of it and of the groups below.
+ * groups[n] are numbers below `count`, the bottom one 0; nothing leaves or comes into a group that is fixed[count]. An
+ * item stays where nothing is cheaper; among places that cost the same it goes to the lowest. */
+int partition_settle(const struct partition *items, int64_t count, const uint8_t *fixed, int64_t passes,
+                     int32_t *groups);
+
 #endif

@@ -3,13 +3,15 @@
 A group costs its size times the weight of all that may happen to one of its members, and ``joined`` more if it has
 several. The two groups that are cheapest to merge are merged until few enough are left; then each item in turn goes
 where it costs least, until none moves.
+
+Groups that lie on each other cost besides, each its size times the weight of all that may happen to it or below it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-__all__ = ["Item", "cost", "partition"]
+__all__ = ["Item", "cost", "partition", "settle"]
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,54 @@ def partition(
         if not moved:
             break
     return sorted(sorted(g) for g in groups if g), left
+
+
+def chain_cost(groups: Sequence[Sequence[Item]], weights: Weights) -> int:
+    """Of groups that lie on each other, the bottom one first: their own costs, and those of their order."""
+    total = sum(cost(group, weights) for group in groups)
+    heavy, light, _ = weights
+    below: list[Item] = []
+    for group in groups:
+        below += group
+        weight = heavy * len(frozenset().union(*(item.heavy for item in below)))
+        weight += light * len(frozenset().union(*(item.light for item in below)))
+        total += sum(item.size for item in group) * weight
+    return total
+
+
+def settle(
+    items: Sequence[Item],
+    groups: Sequence[int],
+    fixed: Sequence[bool],
+    weights: Weights,
+    least: int,
+    most: int,
+    passes: int,
+) -> list[int]:
+    """The group of each item after moving: each item in turn, to where all groups and their order cost least."""
+    of = list(groups)
+
+    def price() -> int:
+        return chain_cost([[items[i] for i in range(len(items)) if of[i] == g] for g in range(len(fixed))], weights)
+
+    def sizes(group: int, but: int) -> list[int]:
+        return [items[k].size for k in range(len(items)) if k != but and of[k] == group]
+
+    for _ in range(passes):
+        before = list(of)
+        for i, item in enumerate(items):
+            own = of[i]
+            rest = sizes(own, i)
+            if fixed[own] or (rest and sum(rest) < least):
+                continue
+            prices = {}
+            for group in range(len(fixed)):
+                there = sizes(group, i)
+                too_large = most and there and sum(there) + item.size > most
+                if group == own or not (fixed[group] or too_large or (not there and item.size < least)):
+                    of[i] = group
+                    prices[group] = price()
+            of[i] = own if prices[own] == min(prices.values()) else min(prices, key=lambda g: (prices[g], g))
+        if of == before:
+            break
+    return of

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fastlayers import _core
-from oracles.partition import Item, partition
+from oracles.partition import Item, partition, settle
 
 
 def packed(sets: list[frozenset[int]], words: int) -> NDArray[np.uint64]:
@@ -23,26 +23,36 @@ def events(rng: random.Random, words: int) -> frozenset[int]:
     return frozenset(rng.sample(some, rng.randrange(len(some) + 1)))
 
 
-@given(st.integers(0, 10**9))
-@settings(max_examples=300, deadline=None)
-def test_partition(seed: int) -> None:
-    rng = random.Random(seed)
-    heavy_words, light_words = rng.randrange(3), rng.randrange(1, 3)
+def some_items(rng: random.Random, heavy_words: int, light_words: int) -> list[Item]:
     pool = [(events(rng, heavy_words), events(rng, light_words)) for _ in range(4)]
     items = []
     for _ in range(rng.randrange(1, 10)):
         (heavy, light), (more, _) = rng.choice(pool), rng.choice(pool)
         items.append(Item(rng.randrange(rng.choice([2, 50])), heavy | more, light, rng.choice([1, 1, 3])))
+    return items
+
+
+def arrays(
+    items: list[Item], heavy_words: int, light_words: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]:
+    """Sizes, counts and sets, as the kernels take them."""
+    heavy, light = packed([i.heavy for i in items], heavy_words), packed([i.light for i in items], light_words)
+    sizes, counts = [item.size for item in items], [item.count for item in items]
+    return np.array(sizes), np.array(counts), np.concatenate([heavy, light], axis=1)
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=300, deadline=None)
+def test_partition(seed: int) -> None:
+    rng = random.Random(seed)
+    heavy_words, light_words = rng.randrange(3), rng.randrange(1, 3)
+    items = some_items(rng, heavy_words, light_words)
     weights = rng.randrange(4), rng.randrange(4), rng.randrange(4)
     least, most = rng.choice([0, 0, 10]), rng.choice([0, 0, 60])
     limit, passes = rng.randrange(1, len(items) + 2), rng.randrange(4)
     groups = np.empty(len(items), dtype=np.int32)
     left = _core.partition(
-        np.array([item.size for item in items]),
-        np.array([item.count for item in items]),
-        np.concatenate(
-            [packed([i.heavy for i in items], heavy_words), packed([i.light for i in items], light_words)], axis=1
-        ),
+        *arrays(items, heavy_words, light_words),
         groups,
         limit,
         heavy_words=heavy_words,
@@ -58,3 +68,30 @@ def test_partition(seed: int) -> None:
         made.setdefault(group, []).append(i)
     assert all(number == members[0] for number, members in made.items())
     assert (sorted(made.values()), left) == partition(items, limit, weights, least, most, passes)
+
+
+@given(st.integers(0, 10**9))
+@settings(max_examples=300, deadline=None)
+def test_settle(seed: int) -> None:
+    rng = random.Random(seed)
+    heavy_words, light_words = rng.randrange(3), rng.randrange(1, 3)
+    items = some_items(rng, heavy_words, light_words)
+    fixed = [rng.random() < 0.2 for _ in range(rng.randrange(1, 6))]
+    groups = [rng.randrange(len(fixed)) for _ in items]
+    weights = rng.randrange(4), rng.randrange(4), rng.randrange(4)
+    least, most = rng.choice([0, 0, 10]), rng.choice([0, 0, 60])
+    passes = rng.randrange(4)
+    moved = np.array(groups, dtype=np.int32)
+    _core.settle(
+        *arrays(items, heavy_words, light_words),
+        moved,
+        np.array(fixed, dtype=np.uint8),
+        heavy_words=heavy_words,
+        heavy=weights[0],
+        light=weights[1],
+        joined=weights[2],
+        least=least,
+        most=most,
+        passes=passes,
+    )
+    assert moved.tolist() == settle(items, groups, fixed, weights, least, most, passes)

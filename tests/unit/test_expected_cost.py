@@ -150,6 +150,46 @@ def test_layers_of_a_size() -> None:
         plan_layers(closure, 2, guidance=Guidance(max_size=10))
 
 
+def test_a_largest_size_that_merging_alone_does_not_reach() -> None:
+    """Each of the three largest with one of the others fills a layer; what is cheapest to merge are the small ones."""
+    made = plan_layers(_flat([60, 60, 60, 40, 40, 40]), 3, guidance=Guidance(max_size=100))
+    assert made.sizes == (100, 100, 100)
+
+
+def test_what_is_left_of_a_layer_is_no_smaller_than_layers_may_be() -> None:
+    closure = _flat([100, 100, 100, 1])
+    gone = store_path("gone")
+    previous = [[path] for path in closure.paths[:3]] + [[closure.paths[3], gone]]
+    made = plan_layers(closure, 4, guidance=Guidance(previous, min_size=50))
+    assert sorted(size or 0 for size in made.sizes) == [100, 100, 101]
+    assert sum(list(layer) in previous for layer in made.layers) == 2
+
+
+def test_paths_move_for_the_order() -> None:
+    """Alone, a layer costs least with a small path in a large one that never changed; below others it costs more."""
+    graph: Names = {name: [] for name in ("large-1", "other-2", "small-3", "often-4")}
+    sizes = {"large-1": 1000, "other-2": 5000, "small-3": 20, "often-4": 10}
+    changes = [{"often-4": update, "other-2": min(update, 4)} for update in range(13)]
+    seen = [closure_of(graph, sizes, each) for each in changes]
+    history = learn(closure.paths for closure in seen)
+    layers = names(plan_layers(seen[-1], 3, guidance=Guidance(history=history)).layers)
+    assert layers == [["large-1"], ["other-2"], ["often-4", "small-3"]]
+
+
+def test_a_first_history_sends_nothing_else_again() -> None:
+    """One update tells little about what layers cost: those that were planned without it stay."""
+    rng = random.Random(1)
+    graph: Names = {}
+    for i in range(200):
+        graph[f"p{i}-{i}"] = rng.sample(list(graph)[-60:], min(len(graph), rng.randrange(4)))
+    sizes = {name: rng.randrange(1, 1000) for name in graph}
+    one, two = closure_of(graph, sizes), closure_of(graph, sizes, {"p3-3": 1})
+    before = plan_layers(one, 20)
+    after = plan_layers(two, 20, guidance=Guidance(before.layers, learn([one.paths, two.paths])))
+    stay = {layer for layer in before.layers if set(layer) <= set(two.paths)}
+    assert len(stay) == 9 and stay <= set(after.layers)
+
+
 def test_rules() -> None:
     closure = closure_of(GRAPH, SIZES)
     rules = Rules((Rule("libc-*", "bottom"), Rule("*-3", "own"), Rule("*[25]", "together"), Rule("app-*", "volatile")))
@@ -292,6 +332,11 @@ def test_rules_that_are_none(text: str, message: str, tmp_path: Path) -> None:
     assert str(caught.value).startswith(f"{file}: {message}")
     with pytest.raises(PlanError, match=r"none\.toml: No such file or directory"):
         read_rules(str(tmp_path / "none.toml"))
+
+
+def _flat(sizes: list[int]) -> Closure:
+    paths = [f"/nix/store/{k:032d}-p{k}-{k}.0" for k in range(len(sizes))]
+    return Closure(paths, [[] for _ in paths], nar_sizes=sizes)
 
 
 def _chain(sizes: list[int | None]) -> Closure:

@@ -12,15 +12,17 @@ together, and what was released often will be again. ``joined`` stands for other
 have a path alone in a layer too, but hardly the very same group.
 
 Layers come to be from the bottom up: the two that are cheapest to merge are merged, until the limit holds (Ward's
-method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. With a plan of
-the version before, all of its layers stay in which nothing has changed; what was in the others must be sent anyway,
+method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. Where a history
+tells enough to put layers in an order, they are moved once more, to where they cost least together with the cost of the
+order (``order.py``), both alike: half of the clients know a layer by all that lies below it. With a plan of the version
+before, all of its layers stay in which nothing has changed; what was in the others must be sent anyway,
 and is distributed afresh over the layers that are left. Only where a new plan for everything pays for itself within
 eight updates is one made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,6 +53,7 @@ _UPDATES = 512  # of the past that are looked at, the newest
 _ITEMS = 4096  # more paths than that are joined by what is near in the graph, before any are compared
 _EVENTS = 4096  # more versions than that share a bit with neighbours in the alphabet
 _PASSES = 8
+_ROUNDS = 2  # of moving paths for an order, and putting layers in order again
 _SUM = 1 << 62  # the kernel's sums stay below it
 _LARGEST = 1 << 52  # bytes of a closure: no product of sizes and cells overflows
 
@@ -72,6 +75,11 @@ class _Items:
     past: NDArray[np.uint64]
     likely: NDArray[np.uint64]
     events: int
+
+    @property
+    def joined(self) -> int:
+        """The weight of several paths in a layer."""
+        return self.events * _LIKELY // (_SHARED_PAST if self.past.shape[1] else _SHARED)
 
     def some(self, rows: NDArray[np.int64]) -> _Items:
         """These rows alone."""
@@ -121,9 +129,12 @@ def split(
             layers.append(before.get(frozenset(layer)) or layer)
     pinned = len(rules.pinned)
     below, above = (guidance.previous or ())[:pinned], (guidance.previous or ())[pinned:]
-    chained = list(map(list, below)) == pinned_layers  # else all is sent again, whatever the order
-    layers = order_layers(closure, [*layers, *unpinned], previous=above if chained else None, history=history)
-    return [*pinned_layers, *layers]
+    chained = above if list(map(list, below)) == pinned_layers else None  # else all is sent again, whatever the order
+    ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
+    for _ in range(_ROUNDS if history.updates and 0 < len(free) <= _ITEMS else 0):
+        layers = _settled(items, [layer for layer in ordered if layer not in unpinned], before, guidance)
+        ordered = order_layers(closure, [*layers, *unpinned], previous=chained, history=history)
+    return [*pinned_layers, *ordered]
 
 
 def _by_name(paths: Sequence[str]) -> list[str]:
@@ -193,16 +204,16 @@ def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np
     there = {tuple(rows.tolist()) for rows in kept}
     again = sum(int(items.sizes[rows].sum()) for rows in anew if tuple(rows.tolist()) not in there)
     more = again - int(items.sizes[loose].sum())
-    updates = max(min(guidance.history.updates, _UPDATES), 1)
-    saved = items.cost(made) - items.cost(anew)  # in the unit of updates * _PAST
-    return anew if more * updates * _PAST < saved * _HORIZON else made
+    saved = items.cost(made) - items.cost(anew)
+    update = min(guidance.history.updates, _UPDATES) * _PAST + items.events * _LIKELY  # of that weight, as it were
+    return anew if more * update < saved * _HORIZON else made
 
 
 def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
     """The layers that stay, and the rows of all other paths.
 
     What is in a layer of which a path is gone has to be sent again, wherever it goes. Where paths are left that need a
-    layer and there is no room, the layers that cost least to send are given up.
+    layer and there is no room, or are too few for one, the layers that cost least to send are given up.
     """
     row = {path: i for i, path in enumerate(items.paths)}
     kept = []
@@ -220,7 +231,8 @@ def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np
     by_size = sorted(range(len(kept)), key=lambda k: (int(items.sizes[kept[k]].sum()), k))
     given_up: set[int] = set()
     for k in by_size:
-        if len(kept) - len(given_up) + (0 if taken.all() else 1) <= room:
+        fits = len(kept) - len(given_up) + (0 if taken.all() else 1) <= room
+        if fits and (taken.all() or int(items.sizes[~taken].sum()) >= guidance.min_size):
             break
         given_up.add(k)
         taken[kept[k]] = False
@@ -230,7 +242,6 @@ def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np
 def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Guidance) -> list[NDArray[np.int64]]:
     """Distribute rows over at most ``limit`` layers; each layer's rows ascend, layers come by their first."""
     some = items.some(rows)
-    joined = items.events * _LIKELY // (_SHARED_PAST if some.past.shape[1] else _SHARED)
     sets = np.concatenate([some.past, some.likely], axis=1)
     sizes, cells = some.sizes, _cells(some, sets)
     counts = np.ones(len(rows), dtype=np.int64)
@@ -240,10 +251,7 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         sets = np.bitwise_or.reduceat(sets[order], starts, axis=0)
         sizes, counts = np.add.reduceat(sizes[order], starts), np.diff(starts, append=len(rows))
     largest_first = np.lexsort((np.arange(len(sizes)), -sizes))
-    weight = 64 * sets.shape[1] * _PAST + joined
-    scale = 0
-    while (int(sizes.sum()) >> scale) * weight >= _SUM:
-        scale += 1
+    scale = _scale(sizes, 64 * sets.shape[1] * _PAST + items.joined)
     groups = np.empty(len(sizes), dtype=np.int32)
     left = _core.partition(
         np.ascontiguousarray(sizes[largest_first] >> scale),
@@ -254,13 +262,16 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         heavy_words=some.past.shape[1],
         heavy=_PAST,
         light=_LIKELY,
-        joined=joined,
+        joined=items.joined,
         least=guidance.min_size >> scale,
         most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
         passes=_PASSES,
     )
-    if left > limit:
-        raise PlanError(f"layers of at most {guidance.max_size} bytes would be {left}, more than the {limit} allowed")
+    if left > limit:  # no two of them can be merged, but other ones might have been
+        groups = _first_fit(sizes[largest_first].tolist(), guidance.max_size)
+        if len(np.unique(groups)) > limit:
+            wish = f"layers of at most {guidance.max_size} bytes"
+            raise PlanError(f"{wish} would be {left}, more than the {limit} allowed")
     number = np.empty(len(sizes), dtype=np.int64)
     number[largest_first] = largest_first[groups]
     of_row = number if cells is None else number[cells]
@@ -268,6 +279,57 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
     for row, group in zip(rows.tolist(), of_row.tolist(), strict=True):
         found.setdefault(group, []).append(row)
     return [np.array(layer, dtype=np.int64) for layer in found.values()]
+
+
+def _scale(sizes: NDArray[np.int64], weight: int) -> int:
+    """By how many bits sizes are cut, so that the kernel's sums fit."""
+    scale = 0
+    while (int(sizes.sum()) >> scale) * weight >= _SUM:
+        scale += 1
+    return scale
+
+
+def _settled(
+    items: _Items, layers: Sequence[list[str]], before: Mapping[frozenset[str], list[str]], guidance: Guidance
+) -> list[list[str]]:
+    """Layers in their order, with paths moved to where layers and order cost least; those of the plan before stay."""
+    row = {path: i for i, path in enumerate(items.paths)}
+    groups = np.empty(len(row), dtype=np.int32)
+    for number, layer in enumerate(layers):
+        groups[[row[path] for path in layer]] = number
+    sets = np.concatenate([items.past, items.likely], axis=1)
+    largest_first = np.lexsort((np.arange(len(row)), -items.sizes))
+    scale = _scale(items.sizes, 4 * (64 * sets.shape[1] * _PAST + items.joined))
+    moved = np.ascontiguousarray(groups[largest_first])
+    _core.settle(
+        np.ascontiguousarray(items.sizes[largest_first] >> scale),
+        np.ones(len(row), dtype=np.int64),
+        np.ascontiguousarray(sets[largest_first]),
+        moved,
+        np.array([frozenset(layer) in before for layer in layers], dtype=np.uint8),
+        heavy_words=items.past.shape[1],
+        heavy=_PAST,
+        light=_LIKELY,
+        joined=items.joined,
+        least=guidance.min_size >> scale,
+        most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
+        passes=_PASSES,
+    )
+    groups[largest_first] = moved
+    made: list[list[str]] = [[] for _ in layers]
+    for path, number in zip(items.paths, groups.tolist(), strict=True):
+        made[number].append(path)
+    return [before.get(frozenset(layer)) or layer for layer in made if layer]
+
+
+def _first_fit(sizes: Sequence[int], most: int) -> NDArray[np.int32]:
+    """Groups of at most ``most`` bytes, by the number of the first in each: every size goes to the first with room."""
+    groups, left = [], dict[int, int]()
+    for i, size in enumerate(sizes):
+        group = next((group for group, room in left.items() if size <= room), i)
+        left[group] = left.get(group, most) - size
+        groups.append(group)
+    return np.array(groups, dtype=np.int32)
 
 
 def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
