@@ -20,13 +20,19 @@ lint: $(VENV)/.ready-lint
 
 # make bench BENCHFLAGS='--closure graph.json' for a real closure; docs/benchmarks.md says more.
 bench: $(VENV)/.ready
+	$(COMPILE)
 	$(BIN)/python -m bench $(BENCHFLAGS)
+
+# Byte code, which pip writes for what it installs but not for what it links to, and Python not where
+# PYTHONDONTWRITEBYTECODE is set.
+COMPILE = $(BIN)/python -m compileall -q src/fastlayers
 
 # Everything in a virtual environment of its own; made anew when what it is made of changes.
 $(VENV)/.ready: $(SOURCES)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --group test --editable .
+	$(COMPILE)
 	touch $@
 
 $(VENV)/.ready-lint: $(VENV)/.ready
