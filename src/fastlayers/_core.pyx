@@ -414,12 +414,14 @@ def settle(
 
     Raises:
         ValueError: the shapes do not fit, a group is none of them, or the sum of all sizes times the greatest weight is
-            not below 2^60.
+            not below 2^60, or a weight is not
         MemoryError: 512 bytes a word of each group cannot be had.
     """
     cdef int64_t n = sizes.shape[0], count = fixed.shape[0], i
     cdef int status
     cdef c_partition items
+    if max(heavy, light, joined) >= 1 << 60:
+        raise ValueError("weights must be below 2^60")
     describe_items(&items, sizes, counts, sets, groups, heavy_words, 4 * heavy, 4 * light, 4 * joined)
     items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
     items.least, items.most = least, most

@@ -36,7 +36,7 @@ from fastlayers import (
 from fastlayers.build import BuildResult
 from fastlayers.cli.main import run
 from fastlayers.engines import NoEngine, held_chains
-from fastlayers.engines.docker_host import DockerHost
+from fastlayers.engines.docker_host import DockerHost, open_pool
 from fastlayers.memory import Memory
 from stores import APP, BASE, LIB, make_store, write_file
 
@@ -454,6 +454,13 @@ def test_where_docker_is(host: str, verify: str, expected: DockerHost, monkeypat
     assert DockerHost.from_environment() == expected
 
 
+@pytest.mark.parametrize("certificates", [None, "certificates"])
+@pytest.mark.parametrize("host", ["%zz", "exa mple", "a\x01"])
+def test_a_host_that_is_none(host: str, certificates: str | None) -> None:
+    with pytest.raises(NoEngine, match="not the name of a host"):
+        open_pool(DockerHost("tcp://x", "", host, 1, certificates))
+
+
 CONTEXT = hashlib.sha256(b"there").hexdigest()
 TLS = f"contexts/tls/{CONTEXT}/docker"
 
@@ -474,8 +481,9 @@ TLS = f"contexts/tls/{CONTEXT}/docker"
         ({}, "there", {"Host": "tcp://e:x"}, "docker context there: tcp://e:x: expected unix://PATH"),
         ({}, "there", {"Host": ""}, "docker context there: FOLDER/meta.json names no engine"),
         ({}, "there", [], "docker context there: FOLDER/meta.json names no engine"),
-        ({}, "there", None, "docker context there: there is no FOLDER/meta.json"),
+        ({}, "there", None, "docker context there: there is none of this name: no FOLDER/meta.json"),
         ({}, 7, {}, "config.json: currentContext: not a name"),
+        ({}, "\ud800", {}, "docker context '\\ud800': not a name"),
     ],
 )
 def test_the_context_that_docker_uses(

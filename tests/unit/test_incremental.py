@@ -485,6 +485,8 @@ def test_a_lock_that_was_removed_is_none(tmp_path: Path, monkeypatch: pytest.Mon
 
     def lock(fd: int, flags: int) -> None:
         lock_as_nfs_does(fd, flags)
+        if os.path.basename(os.readlink(f"/proc/self/fd/{fd}")) == "alive":
+            return
         if not taken:
             os.unlink("image/.fastlayers-lock")
             os.close(os.open("image/.fastlayers-lock", os.O_CREAT))

@@ -146,6 +146,17 @@ def test_push_base_and_mount_from(folder: Path, registry: FakeRegistry) -> None:
     assert registry.image("lab/third", "1")
 
 
+def test_the_image_that_a_plan_keeps_to_is_the_one_to_start_from(folder: Path, registry: FakeRegistry) -> None:
+    """As CI does: a new tag for each build, and no cache."""
+    host = f"docker://{registry.host}/lab/app"
+    fastlayers(*BUILD, "--no-cache", "--to", f"{host}:1")
+    before = len(registry.seen)
+    fastlayers(*BUILD, "--no-cache", "--previous", f"{host}:1", "--to", f"{host}:2")
+    assert registry.image("lab/app", "2") == registry.image("lab/app", "1")
+    assert {seen.method for seen in registry.seen[before:]} <= {"GET", "HEAD", "PUT"}
+    assert not any(seen.method == "PUT" and "/blobs/" in seen.path for seen in registry.seen[before:])
+
+
 def test_index(folder: Path, registry: FakeRegistry) -> None:
     host = f"docker://{registry.host}"
     fastlayers(*BUILD, "--to", f"{host}/lab/app:amd64", "--arch", "amd64")

@@ -116,7 +116,10 @@ def test_blobs_that_the_registry_has_lost_are_sent_again(
     lost = [made.layers[0].descriptor.digest, made.image.config_digest, digest_of(base_layer)]
     for digest in lost:
         del registry.blobs["lab/app", digest]
-    push(store, registry, base=base, cache=cache, settings=Settings({"User": "new"}))
+    again = push(store, registry, base=base, cache=cache, settings=Settings({"User": "new"}))
+    assert again.sent >= made.layers[0].descriptor.size and "1 layers of the image before were lost" in "".join(
+        again.notes
+    )
     for digest in (lost[0], lost[2]):
         assert ("lab/app", digest) in registry.blobs
     assert registry.image("lab/app", "1")[1]["config"] == {"User": "new"}

@@ -85,7 +85,9 @@ Examples:
     add_max_layers(parser, None, "Layers of the image, a base's included. [default: 100]")
     add_client(parser, "docker, podman or containerd: as many layers as are good for it, which is 120.")
     add_planning(parser)
-    plan = parser.add_argument("--plan", metavar="FILE", help="Build exactly this plan, as plan prints it.")
+    plan = parser.add_argument(
+        "--plan", metavar="FILE", help="Build exactly this plan, as plan --format json prints it."
+    )
     complete(plan, complete_file)
     base = parser.add_argument(
         "--from",

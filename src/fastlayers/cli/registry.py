@@ -62,7 +62,7 @@ def add_push(parser: Parser) -> None:
     parser.add_argument(
         "--push-base",
         metavar="IMAGE",
-        help="An image in a registry whose layers are not sent again. [default: the one that the tag has]",
+        help="An image in a registry whose layers are not sent again. [default: --previous, else what the tag has]",
     )
     parser.add_argument(
         "--mount-from", metavar="REPOSITORY", help="A repository of the same registry that may have layers."
@@ -82,6 +82,8 @@ def read_push(options: argparse.Namespace) -> PushOptions:
     if options.push_base and options.push_base.partition(":")[0] in {*TRANSPORTS} - {"docker"}:
         raise UsageError(f"--push-base {options.push_base}: expected docker://HOST[:PORT]/REPOSITORY[:TAG]")
     base = checked("--push-base", Reference.parse, options.push_base) if options.push_base else None
+    if base is None and not options.arch and (options.previous or "").startswith("docker://"):
+        base = checked("--previous", Reference.parse, options.previous)  # whose layers the plan keeps
     if options.mount_from:
         checked("--mount-from", Reference.parse, f"localhost/{options.mount_from}")
     return PushOptions(base, options.mount_from, options.arch or "", options.variant)

@@ -22,7 +22,7 @@ KINDS = """\
 Images, plans and closures:
   docker-archive:FILE[:NAME:TAG], oci-archive:FILE[:TAG], oci:DIR[:TAG],
   docker://HOST[:PORT]/REPO[:TAG]   an image
-  FILE                              a plan as plan prints it, or a closure
+  FILE                              a plan of plan --format json, or a closure
                                     that Nix wrote
   nix:PATH, venv:DIR                a closure, which is planned
 """

@@ -151,10 +151,10 @@ class EngineImage:
     def _send_all(self, image: Image) -> None:
         assert self._stream is not None and self._load is not None
         left_out = self._left_out
-        load, self._load = self._load, None
-        load.give_up()
+        self._load.give_up()
         if self._engine.checks:
             self._engine.drop(self._unchecked)
+        self._load = None  # not before, so that a signal until here drops the name
         self._sent_before, self._stream = self.sent, None
         self._open(Held())
         for index, layer in enumerate(image.layers):

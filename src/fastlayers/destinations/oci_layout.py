@@ -27,6 +27,7 @@ __all__ = ["OciLayout"]
 _REF_NAME = "org.opencontainers.image.ref.name"
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
 _LOCK = ".fastlayers-lock"  # where a folder itself cannot be locked
+_ALIVE = "alive"  # in the work folder, locked as long as its build runs; a file, which NFS locks too
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _WORK = re.compile("[.]fastlayers-[0-9a-f]{16}")  # the folder of a build at work
 
@@ -50,7 +51,7 @@ class OciLayout:
         self._made: list[str] = []  # what was not there before, outermost first
         self._work: str | None = None
         self._lock: int | None = None
-        self._alive: int | None = None  # the work folder, locked as long as it is needed: a killed build's is not
+        self._alive: int | None = None  # locked as long as the work folder is needed: a killed build's is not
         self._ready: list[tuple[str, LayerDescriptor]] = []  # layers in the work folder
         self._kept: dict[int, LayerDescriptor] = {}  # layers whose blobs were there
         self._placed: list[str] = []  # blobs that were not there before
@@ -70,24 +71,36 @@ class OciLayout:
     ) -> Sequence[Sink | None]:
         self._layers, self._codec = layers, codec
         with self._errors():
-            if not os.path.isdir(self._path):
-                self._make_folder("")
-            if set(os.listdir(self._path)) - {_LOCK} and not os.path.exists(self._in("oci-layout")):
-                raise DestinationError(f"{self._path}: a folder with other things in it, not an OCI layout")
-            with self._locked():
-                self._read_index()  # is there a wrong one, say so now
-                if not os.path.exists(self._in("oci-layout")):  # first, so that it is never a folder of other things
-                    self._made.append(self._in("oci-layout"))
-                    with open(self._in("oci-layout"), "xb") as file:
-                        file.write(b'{"imageLayoutVersion":"1.0.0"}')
-                for folder in ("blobs", "blobs/sha256"):
-                    if not os.path.isdir(self._in(folder)):
-                        self._make_folder(folder)
-                self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
-                os.mkdir(self._work, 0o700)
-                self._alive = os.open(self._work, os.O_RDONLY | os.O_DIRECTORY)
-                _flock(self._alive, fcntl.LOCK_NB)  # where it cannot be locked nobody takes it for a killed build's
-            return [NewFile(os.path.join(self._work, str(i)), self._path) for i in range(len(layers))]
+            while True:
+                try:
+                    work = self._start()
+                    break
+                except FileNotFoundError:
+                    if os.path.isdir(self._path):
+                        raise  # else a build that had made the folder has ended, and removed it
+            return [NewFile(os.path.join(work, str(i)), self._path) for i in range(len(layers))]
+
+    def _start(self) -> str:
+        """See that there is a layout, and make the folder to work in, which is given."""
+        if not os.path.isdir(self._path):
+            self._make_folder("")
+        names = {*os.listdir(self._path)} - {_LOCK}  # looked at once: another build may be removing what it made
+        if names and "oci-layout" not in names:
+            raise DestinationError(f"{self._path}: a folder with other things in it, not an OCI layout")
+        with self._locked():
+            self._read_index()  # is there a wrong one, say so now
+            if not os.path.exists(self._in("oci-layout")):  # first, so that it is never a folder of other things
+                self._made.append(self._in("oci-layout"))
+                with open(self._in("oci-layout"), "xb") as file:
+                    file.write(b'{"imageLayoutVersion":"1.0.0"}')
+            for folder in ("blobs", "blobs/sha256"):
+                if not os.path.isdir(self._in(folder)):
+                    self._make_folder(folder)
+            self._work = self._in(f".fastlayers-{secrets.token_hex(8)}")
+            os.mkdir(self._work, 0o700)
+            self._alive = os.open(os.path.join(self._work, _ALIVE), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+            _flock(self._alive, fcntl.LOCK_NB)  # where it cannot be locked nobody takes it for a killed build's
+        return self._work
 
     def has(self, layer: LayerDescriptor) -> bool:
         with self._errors():
@@ -100,11 +113,7 @@ class OciLayout:
             self._kept[index] = layer
             return
         with self._errors():
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                flush(fd)  # here, while workers make other layers
-            finally:
-                os.close(fd)
+            self._flush(path)  # here, while workers make other layers
         self._ready.append((path, layer))
 
     def finish(self, image: Image) -> None:
@@ -170,9 +179,9 @@ class OciLayout:
         for index, layer in self._kept.items():
             if not self._there(layer.digest, layer.size):  # another build has removed it meanwhile
                 path = os.path.join(self._work or "", str(index))
-                make_layer(
-                    LayerTask(self._layers[index].recipe, self._codec, (NewFile(path, self._path),), known=layer)
-                )
+                sink = NewFile(path, self._path)
+                make_layer(LayerTask(self._layers[index].recipe, self._codec, (sink,), known=layer, trust=False))
+                self._flush(path)
                 self._ready.append((path, layer))
         for path, layer in self._ready:
             self._place_blob(path, layer.digest, layer.size)
@@ -207,10 +216,15 @@ class OciLayout:
         NFS locks only what is open for writing, which no folder can be, but a file in it. Where neither can be locked
         there is no lock: builds into one layout have to come one after the other.
         """
-        self._lock = os.open(self._path, os.O_RDONLY)
         try:
-            if not _flock(self._lock):
-                self._lock_file()
+            while True:
+                self._lock = os.open(self._path, os.O_RDONLY)
+                folder = os.fstat(self._lock)
+                if not _flock(self._lock):
+                    self._lock_file()
+                if os.path.samestat(folder, os.stat(self._path)):
+                    break
+                self._unlock()  # meanwhile it was removed, and made again
             yield
         finally:
             self._unlock()
@@ -220,6 +234,8 @@ class OciLayout:
         while True:
             self._unlock()
             self._lock = os.open(self._in(_LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            with contextlib.suppress(OSError):  # who may write into the folder may lock it; it may be another's file
+                os.fchmod(self._lock, os.stat(self._path).st_mode & 0o666)
             if not _flock(self._lock):
                 return
             with contextlib.suppress(FileNotFoundError):
@@ -284,12 +300,20 @@ class OciLayout:
             if not _WORK.fullmatch(name):
                 continue
             with contextlib.suppress(OSError):
-                fd = os.open(self._in(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                fd = os.open(os.path.join(self._in(name), _ALIVE), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # where a build holds it: BlockingIOError
                     shutil.rmtree(self._in(name))
                 finally:
                     os.close(fd)
+
+    def _flush(self, path: str) -> None:
+        """Wait until a layer in the work folder is safely on disk."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            flush(fd)
+        finally:
+            os.close(fd)
 
     def _place_blob(self, path: str, digest: str, size: int) -> None:
         if not self._there(digest, size):

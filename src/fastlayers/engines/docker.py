@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import wait
 from functools import partial
@@ -31,7 +32,9 @@ __all__ = ["DockerEngine"]
 
 _QUICK = 60.0  # seconds until an answer to a question
 _FAREWELL = 10.0  # seconds for what is done when all else has failed
-_PARTING = 0.2  # seconds of these that a signal leaves
+_PARTING = 0.4  # seconds of these that a signal leaves
+_COMING = 0.3  # seconds of those in which an engine may yet make a container
+_POLL = 0.05
 _LOAD = 600.0  # seconds that the engine may let us wait while it reads an archive; it may take any time to unpack it
 _BLOCK = 1 << 20  # bytes that are read of the archive at once
 _LARGEST = 64 << 20  # bytes of an answer
@@ -76,17 +79,24 @@ class DockerEngine:
         """Try whether the image makes a container, which needs all of it; then name it."""
         self._check_contents(loaded)
         container = loaded.tag  # of as random a name, so that it can be removed also when its making is interrupted
-        remove = ("DELETE", f"/containers/{container}?force=1&v=1")
         tried = {"Image": loaded.full, "Entrypoint": [], "Cmd": ["/"]}
         try:
             self._change("POST", f"/containers/create?name={container}", tried)
         except BaseException:
-            wait([background(partial(self._ask, *remove, timeout=_FAREWELL))], timeout=_PARTING)
+            wait([background(partial(self._remove_container, container))], timeout=_PARTING)
             raise
-        self._change(*remove)
+        self._remove_container(container)
         target = f"repo={quote(name.repository or '', safe='')}&tag={quote(name.tag or 'latest')}"
         self._change("POST", f"/images/{quote(loaded.full or '')}/tag?{target}")
         self.drop(loaded)
+
+    def _remove_container(self, name: str | None) -> None:
+        """Remove a container, also one that the engine is about to make."""
+        end = time.monotonic() + _COMING
+        while self._ask("DELETE", f"/containers/{name}?force=1&v=1", timeout=_FAREWELL)[0] == 404:
+            if time.monotonic() > end:
+                return
+            time.sleep(_POLL)
 
     def drop(self, loaded: ImageName) -> bool:
         """Remove a name, and the image if it has no other."""

@@ -64,11 +64,14 @@ class DockerHost:
     def _of_context(cls, name: str, folder: str) -> DockerHost:
         """What a context says, which is kept by the SHA-256 of its name."""
         place = f"docker context {name}"
-        hashed = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        try:
+            hashed = hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+        except UnicodeEncodeError:  # half of a surrogate pair, in JSON
+            raise NoEngine(f"docker context {name!a}: not a name") from None
         file = os.path.join(folder, "contexts", "meta", hashed, "meta.json")
         document = _read_object(file)
         if document is None:
-            raise NoEngine(f"{place}: there is no {file}")
+            raise NoEngine(f"{place}: there is none of this name: no {file}")
         try:
             endpoint = document["Endpoints"]["docker"]
             text, any_certificate = endpoint["Host"], bool(endpoint.get("SkipTLSVerify"))
@@ -141,26 +144,32 @@ def open_pool(host: DockerHost) -> urllib3.HTTPConnectionPool:
     """Connections to an engine, which are made when they are needed.
 
     Raises:
-        NoEngine: a certificate or key cannot be read.
+        NoEngine: a certificate or key cannot be read, or the host is no name.
     """
     if host.socket:
         return _UnixPool(host.socket)
-    if host.certificates is None:
-        return urllib3.HTTPConnectionPool(host.host, host.port, maxsize=2)
-    context = ssl.create_default_context()
+    try:
+        if host.certificates is None:
+            return urllib3.HTTPConnectionPool(host.host, host.port, maxsize=2)
+        return urllib3.HTTPSConnectionPool(host.host, host.port, maxsize=2, ssl_context=_trust(host, host.certificates))
+    except urllib3.exceptions.LocationValueError:
+        raise NoEngine(f"{host}: not the name of a host") from None
+
+
+def _trust(host: DockerHost, folder: str) -> ssl.SSLContext:
+    """Whom to believe, and who we are: by ca.pem alone, where there is one, else by the authorities of the system."""
+    authority, certificate, key = (os.path.join(folder, name) for name in ("ca.pem", "cert.pem", "key.pem"))
+    try:
+        context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
+        if os.path.exists(certificate):
+            context.load_cert_chain(certificate, key)
+    except OSError as error:  # of ssl too
+        raise NoEngine(f"{folder}: certificates cannot be used: {error.strerror or error}") from None
     if host.any_certificate:
         urllib3.disable_warnings(InsecureRequestWarning)  # who says so need not be told
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # which home-made authorities do not pass from Python 3.13 on
-    authority, certificate, key = (os.path.join(host.certificates, name) for name in ("ca.pem", "cert.pem", "key.pem"))
-    try:
-        if os.path.exists(authority):  # or those of the system
-            context.load_verify_locations(authority)
-        if os.path.exists(certificate):
-            context.load_cert_chain(certificate, key)
-    except OSError as error:  # of ssl too
-        raise NoEngine(f"{host.certificates}: certificates cannot be used: {error.strerror or error}") from None
-    return urllib3.HTTPSConnectionPool(host.host, host.port, maxsize=2, ssl_context=context)
+    return context
 
 
 class _UnixConnection(HTTPConnection):
