@@ -76,7 +76,7 @@ class OciLayout:
                     work = self._start()
                     break
                 except FileNotFoundError:
-                    if os.path.isdir(self._path):
+                    if os.path.isdir(self._path) or not os.path.isdir(os.path.dirname(os.path.abspath(self._path))):
                         raise  # else a build that had made the folder has ended, and removed it
             return [NewFile(os.path.join(work, str(i)), self._path) for i in range(len(layers))]
 
