@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
-import hashlib
 import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import BinaryIO, Literal, get_args
 
 import msgspec
 import numpy as np
@@ -184,32 +183,35 @@ def read_closures(file: str) -> Iterator[list[str]]:
     Raises:
         PlanError: the file cannot be read, or a line is no closure; the message names it.
     """
+    before = b""
     try:
         with open(file, "rb") as document:
-            data = document.read()
+            for place, text in _places(file, document):
+                try:
+                    for each in _split(text):
+                        if each != before:
+                            yield _paths_in(each)
+                        before = each
+                except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError) as error:
+                    raise PlanError(f"{place}: not a closure: {error}") from None
     except OSError as error:
         raise PlanError(f"{file}: {error.strerror}") from None
-    before = b""
-    for place, text in _places(file, data):
-        try:
-            for each in _split(text):
-                digest = hashlib.sha256(each).digest()
-                if digest != before:
-                    yield _paths_in(each)
-                before = digest
-        except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError) as error:
-            raise PlanError(f"{place}: not a closure: {error}") from None
 
 
-def _places(file: str, data: bytes) -> list[tuple[str, bytes]]:
+def _places(file: str, document: BinaryIO) -> Iterator[tuple[str, bytes]]:
     """The lines of a file, with what errors call them; or all of it, where its first line is no document by itself."""
-    lines = [(f"{file}: line {number}", line) for number, line in enumerate(data.splitlines(), 1) if line.strip()]
-    if len(lines) > 1:
+    lines = ((number, line) for number, line in enumerate(document, 1) if line.strip())
+    for number, line in lines:
         try:
-            _split(lines[0][1])
+            _split(line)
         except (msgspec.DecodeError, PlanError, UnicodeDecodeError, RecursionError):
-            return [(file, data)]
-    return lines
+            rest = document.read()
+            yield (file, line + rest) if rest.strip() else (f"{file}: line {number}", line)
+            return
+        yield f"{file}: line {number}", line
+        break
+    for number, line in lines:
+        yield f"{file}: line {number}", line
 
 
 def _split(line: bytes) -> list[bytes]:
