@@ -18,9 +18,11 @@ struct merging {
     uint64_t *sets;   /* [n][words] */
     int64_t *sizes;   /* [n] */
     int64_t *members; /* [n] */
+    int64_t *weights; /* [n] of the events */
     int64_t *costs;   /* [n] */
     int64_t *best;    /* [n] what it costs to merge with ... */
     int32_t *partner; /* [n] ... this later one, the cheapest; -1 for none */
+    bool *stale;      /* [n] the partner is another group by now, and no later one costs less than best */
 };
 
 INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uint64_t *b)
@@ -33,15 +35,19 @@ INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uin
     return heavy * items->heavy_weight + light * items->light_weight;
 }
 
-/* What it adds to the cost to merge two groups; -1 where they would be too large. */
-INLINE int64_t added(const struct merging *m, int32_t a, int32_t b)
+/* What it adds to the cost to merge two groups; -1 where they would be too large, or where it is not below `most`. */
+INLINE int64_t added(const struct merging *m, int32_t a, int32_t b, int64_t most)
 {
     const struct partition *items = m->items;
-    int64_t size = m->sizes[a] + m->sizes[b], words = items->words;
+    int64_t size = m->sizes[a] + m->sizes[b], words = items->words, costs = m->costs[a] + m->costs[b];
     if (items->most && size > items->most)
         return -1;
-    int64_t weight = weigh(items, m->sets + a * words, m->sets + b * words) + items->joined;
-    return size * weight - m->costs[a] - m->costs[b];
+    int64_t weight = m->weights[a] > m->weights[b] ? m->weights[a] : m->weights[b]; /* the union has no less */
+    if (size * (weight + items->joined) - costs >= most)
+        return -1;
+    weight = weigh(items, m->sets + a * words, m->sets + b * words);
+    int64_t more = size * (weight + items->joined) - costs;
+    return more < most ? more : -1;
 }
 
 /* Find the best partner of the group at place `at` of alive, among those behind it. */
@@ -49,9 +55,11 @@ INLINE void look(struct merging *m, int64_t at)
 {
     int32_t a = m->alive[at];
     m->partner[a] = -1;
+    m->stale[a] = false;
+    m->best[a] = INT64_MAX;
     for (int64_t k = at + 1; k < m->left; k++) {
-        int64_t more = added(m, a, m->alive[k]);
-        if (more >= 0 && (m->partner[a] < 0 || more < m->best[a])) {
+        int64_t more = added(m, a, m->alive[k], m->best[a]);
+        if (more >= 0) {
             m->best[a] = more;
             m->partner[a] = m->alive[k];
         }
@@ -65,47 +73,48 @@ static void look_all(struct merging *m)
         look(m, at);
 }
 
-INLINE bool precedes(int64_t cost, int32_t a, int32_t b, int64_t other_cost, int32_t other_a, int32_t other_b)
+/* The cheapest pair. A partner that is stale is looked for anew only where its group would be chosen. */
+MULTIVERSION
+static bool cheapest(struct merging *m, int32_t *first, int32_t *second)
 {
-    if (cost != other_cost)
-        return cost < other_cost;
-    return a != other_a ? a < other_a : b < other_b;
+    for (;;) {
+        int64_t chosen = -1;
+        for (int64_t at = 0; at < m->left; at++) {
+            int32_t a = m->alive[at];
+            if (m->partner[a] >= 0 && (chosen < 0 || m->best[a] < m->best[m->alive[chosen]]))
+                chosen = at;
+        }
+        if (chosen < 0)
+            return false;
+        *first = m->alive[chosen];
+        *second = m->partner[*first];
+        if (!m->stale[*first])
+            return true;
+        look(m, chosen);
+    }
 }
 
-/* The two groups to merge next: the cheapest pair, or while there are few enough the smallest of those that are too
- * small with its cheapest partner. */
+/* The smallest of the groups that are too small, with its cheapest partner. */
 MULTIVERSION
-static bool choose(const struct merging *m, int64_t limit, int32_t *first, int32_t *second)
+static bool too_small(struct merging *m, int32_t *first, int32_t *second)
 {
-    int64_t cost = 0;
-    *first = *second = -1;
-    if (m->left > limit) {
-        for (int64_t at = 0; at < m->left; at++) {
-            int32_t a = m->alive[at], b = m->partner[a];
-            if (b >= 0 && (*first < 0 || precedes(m->best[a], a, b, cost, *first, *second))) {
-                cost = m->best[a];
-                *first = a;
-                *second = b;
-            }
-        }
-        return *first >= 0;
-    }
     int32_t small = -1;
     for (int64_t at = 0; m->left > 1 && at < m->left; at++) {
         int32_t a = m->alive[at];
         if (m->sizes[a] < m->items->least && (small < 0 || m->sizes[a] < m->sizes[small]))
             small = a;
     }
+    int64_t least = INT64_MAX;
     for (int64_t at = 0; small >= 0 && at < m->left; at++) {
         int32_t a = m->alive[at];
-        int64_t more = a == small ? -1 : added(m, a, small);
-        if (more >= 0 && (*first < 0 || more < cost)) {
-            cost = more;
+        int64_t more = a == small ? -1 : added(m, a, small, least);
+        if (more >= 0) {
+            least = more;
             *first = a < small ? a : small;
             *second = a < small ? small : a;
         }
     }
-    return *first >= 0;
+    return least < INT64_MAX;
 }
 
 /* The second of two groups goes into the first, which is before it; then whatever was best with one of them. */
@@ -118,7 +127,8 @@ static void merge(struct merging *m, int32_t a, int32_t b)
         m->sets[a * words + w] |= m->sets[b * words + w];
     m->sizes[a] += m->sizes[b];
     m->members[a] += m->members[b];
-    m->costs[a] = m->sizes[a] * (weigh(items, m->sets + a * words, m->sets + a * words) + items->joined);
+    m->weights[a] = weigh(items, m->sets + a * words, m->sets + a * words);
+    m->costs[a] = m->sizes[a] * (m->weights[a] + items->joined);
     while (m->alive[place] != b)
         place++;
     m->left--;
@@ -129,14 +139,20 @@ static void merge(struct merging *m, int32_t a, int32_t b)
         if (g == a) {
             before = false;
             look(m, at);
-        } else if (m->partner[g] == a || m->partner[g] == b) {
-            look(m, at);
-        } else if (before) {
-            int64_t more = added(m, g, a);
-            if (more >= 0 && (m->partner[g] < 0 || precedes(more, g, a, m->best[g], g, m->partner[g]))) {
-                m->best[g] = more;
-                m->partner[g] = a;
-            }
+            continue;
+        }
+        if (m->partner[g] < 0)
+            continue;
+        /* Among equals the partner is the first one. That may be a: but not where it is not known who is the partner. */
+        bool first = !m->stale[g] && a <= m->partner[g];
+        m->stale[g] |= m->partner[g] == a || m->partner[g] == b;
+        if (!before)
+            continue;
+        int64_t more = added(m, g, a, first ? m->best[g] + 1 : m->best[g]);
+        if (more >= 0) {
+            m->best[g] = more;
+            m->partner[g] = a;
+            m->stale[g] = false;
         }
     }
 }
@@ -152,11 +168,13 @@ int partition_merge(const struct partition *items, int64_t limit, int32_t *group
         .sets = allocate(n * words, sizeof *m.sets),
         .sizes = allocate(n, sizeof *m.sizes),
         .members = allocate(n, sizeof *m.members),
+        .weights = allocate(n, sizeof *m.weights),
         .costs = allocate(n, sizeof *m.costs),
         .best = allocate(n, sizeof *m.best),
         .partner = allocate(n, sizeof *m.partner),
+        .stale = allocate(n, sizeof *m.stale),
     };
-    if (!m.alive || !m.sets || !m.sizes || !m.members || !m.costs || !m.best || !m.partner)
+    if (!m.alive || !m.sets || !m.sizes || !m.members || !m.weights || !m.costs || !m.best || !m.partner || !m.stale)
         goto end;
     memcpy(m.sets, items->sets, (size_t)(n * words) * sizeof *m.sets);
     for (int64_t i = 0; i < n; i++) {
@@ -164,10 +182,11 @@ int partition_merge(const struct partition *items, int64_t limit, int32_t *group
         m.alive[i] = groups[i] = (int32_t)i;
         m.sizes[i] = items->sizes[i];
         m.members[i] = items->counts[i];
-        m.costs[i] = m.sizes[i] * (weigh(items, set, set) + (m.members[i] > 1 ? items->joined : 0));
+        m.weights[i] = weigh(items, set, set);
+        m.costs[i] = m.sizes[i] * (m.weights[i] + (m.members[i] > 1 ? items->joined : 0));
     }
     look_all(&m);
-    for (int32_t a, b; choose(&m, limit, &a, &b);) {
+    for (int32_t a, b; m.left > limit ? cheapest(&m, &a, &b) : too_small(&m, &a, &b);) {
         merge(&m, a, b);
         groups[b] = a;
     }
@@ -180,9 +199,11 @@ end:
     free(m.sets);
     free(m.sizes);
     free(m.members);
+    free(m.weights);
     free(m.costs);
     free(m.best);
     free(m.partner);
+    free(m.stale);
     return status;
 }
 
