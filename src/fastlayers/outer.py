@@ -133,7 +133,8 @@ class LayersInOrder:
     def _copy(self, layer: LayerDescriptor) -> None:
         if not os.path.exists(self._spooled):  # remembered, and was thought not to be wanted
             recipe = self._layers[self._next].recipe
-            make_layer(LayerTask(recipe, self._codec, (NewFile(self._spooled, self._spool_place),), known=layer))
+            sink = NewFile(self._spooled, self._spool_place)
+            make_layer(LayerTask(recipe, self._codec, (sink,), known=layer, trust=False))
         with open(self._spooled, "rb", buffering=0) as stored:
             block = memoryview(bytearray(BLOCK))
             while got := stored.readinto(block):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from fake_engine import FakeEngine, _Handler, chain_ids
 from fastlayers import (
     Closure,
     Codec,
+    Contradiction,
     DestinationError,
     LayerPlan,
     LayerRecipe,
@@ -147,6 +149,19 @@ def test_what_is_there_in_another_stack_is_sent(
     assert engine.whole("app:2") and made.notes == ()
 
 
+@only_graph_driver
+def test_what_is_sent_after_all_is_hashed(store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest may have told what it is, which nobody here has seen."""
+    first = load(store, codec=Codec("gzip"))
+    change(store, BASE)
+    base, lib, app = first.layers
+    wrong = replace(lib, descriptor=replace(lib.descriptor, diff_id=base.descriptor.diff_id))
+    remember(monkeypatch, replace(first, layers=(wrong, app)))
+    with pytest.raises(Contradiction, match=f"{lib.descriptor.diff_id}, not {base.descriptor.diff_id} as it was"):
+        load(store, "app:2", codec=Codec("gzip"))
+    assert list(engine.names) == ["app:1"]
+
+
 @pytest.mark.parametrize("codec", ["none", "gzip"])
 def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: Path, engine: FakeEngine) -> None:
     load(store, codec=Codec(codec))
@@ -264,6 +279,28 @@ def test_an_image_gets_its_name_when_it_has_made_a_container(store: Path, engine
         ("DELETE", "/images/app"),
     ]
     assert list(engine.names) == ["app:1"]
+
+
+@only_containerd
+@pytest.mark.parametrize(("status", "left"), [(404, False), (409, True), (500, True)])
+def test_a_container_that_cannot_be_removed_is_told(
+    status: int, left: bool, store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is gone is not, and not waited for; and the image is sent once, since it was taken."""
+    answer = _Handler.answer
+
+    def remove(handler: Any, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if handler.command == "DELETE" and path.startswith("/containers/"):
+            return status, {"message": "not now"}
+        return answer(handler, path, query, body)
+
+    monkeypatch.setattr(_Handler, "answer", remove)
+    told = pytest.raises(DestinationError, match=r"cannot remove the container fastlayers-[0-9a-f]{16}: not now$")
+    with told if left else contextlib.nullcontext():
+        load(store)
+    assert list(engine.names) == ([] if left else ["app:1"])
+    assert len(engine.loads) == 1
+    assert [method for method, path in engine.seen if path.startswith("/containers/fastlayers-")] == ["DELETE"]
 
 
 @only_containerd

@@ -109,7 +109,7 @@ def test_podman_that_has_lost_a_layer_gets_all(store: Path, program: Callable[[s
     made = load(store, "podman:app:1")
     assert [layers_in(store / f"archive-{i}", made) for i in (1, 2)] == [[BASE, APP], [BASE, LIB, APP]]
     assert made.notes == (
-        "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
+        "podman:app:1: did not take the image without the layer that it seemed to have, so that all were sent: "
         "podman load --quiet: Error: no such layer",
     )
     assert made.sent == sum((store / f"archive-{i}").stat().st_size for i in (1, 2))
@@ -154,7 +154,7 @@ def test_podman_that_stops_to_read_a_base_image(store: Path, program: Callable[[
     to = [parse_destination("podman:app:1")]
     made = build_image(Closure([top], [[]]), to, base=base, store_root=str(store / "root"), jobs=1)
     assert made.notes == (
-        "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
+        "podman:app:1: did not take the image without the layer that it seemed to have, so that all were sent: "
         "podman load --quiet: no",
     )
     archive = store / "archive-0"

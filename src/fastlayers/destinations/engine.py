@@ -95,7 +95,8 @@ class EngineImage:
             self._keep(refusal)
             self._send_all(image)
             self.notes = (
-                f"{self._place}: did not take the image without the {self._left_out} layers that it seemed to have, "
+                f"{self._place}: did not take the image without the "
+                f"{'layer' if self._left_out == 1 else f'{self._left_out} layers'} that it seemed to have, "
                 f"so that all were sent: {refusal}",
             )
         self._load = None

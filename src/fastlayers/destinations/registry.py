@@ -138,7 +138,7 @@ class Registry:
             top = None  # whether we may push, the registry says when we do
         if top is None:
             if self._options.base is not None:
-                raise DestinationError(f"{start}: there is no such image to start from")
+                raise ImageError(f"{start}: there is no such image")
             return _Previous(Holdings(mount_from=self._options.mount_from))
         architecture = self._options.architecture or default_architecture()
         try:
@@ -178,7 +178,8 @@ class Registry:
             sent += [delivery.bytes for delivery in make_layer(task).deliveries if delivery.bytes]
         if sent:
             self.sent += sum(sent)
-            self.notes = (f"{self._reference}: {len(sent)} layers of the image before were lost, and are sent again",)
+            lost = "1 layer" if len(sent) == 1 else f"{len(sent)} layers"
+            self.notes = (f"{self._reference}: it had lost {lost} of the image before: sent again",)
 
 
 def push_blobs(

@@ -12,15 +12,15 @@ from ..base import LAYER_TYPES, names_there
 from ..compression import codec_of
 from ..errors import ImageError
 from ..image import blob_path
+from ..layering.carried import PATHS
 from ..registry.access import RegistryAccess
 from ..registry.platforms import choose_platform, default_architecture, platform_name
 from ..registry.repository import INDEXES
 from .documents import Config, Descriptor, DockerImage, Index, Manifest, parse
 from .stores import LayoutStore, Store, errors_of, open_store
 
-__all__ = ["PATHS", "ImageFacts", "LayerFacts", "inspect_image"]
+__all__ = ["ImageFacts", "LayerFacts", "inspect_image"]
 
-PATHS = "dev.fastlayers.paths"  # the annotation of a layer that lists its nodes, as a JSON list
 _DEEPEST = 5  # indexes in indexes
 
 
