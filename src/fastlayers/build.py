@@ -280,7 +280,7 @@ def build_image(
         tuple(BuiltLayer(kind, paths, layer, events[i]) for i, (layer, kind, paths) in enumerate(described)),
         time.perf_counter() - start,
         _sent(destinations, events),
-        _read(layers, routes, destinations, codec),
+        sum(layer.read for layer in layers.values()) + sum(destination.read for destination in destinations),
         _bytes_of("written", events),
         tuple(chain.from_iterable(destination.notes for destination in destinations)),
     )
@@ -289,14 +289,6 @@ def build_image(
 def _sent(destinations: Sequence[Destination], events: Mapping[int, Sequence[LayerEvent]]) -> int | None:
     sent = [destination.sent for destination in destinations if destination.sent is not None]
     return sum(sent) + _bytes_of("uploaded", events) if sent else None
-
-
-def _read(
-    layers: Mapping[int, LayerDescriptor], routes: Sequence[_Route], destinations: Sequence[Destination], codec: Codec
-) -> int:
-    """Bytes of files that were read for layers; what is sent as it is was read once more for it."""
-    again = sum(destination.sent or 0 for destination in destinations) if codec.name == "none" else 0
-    return again + sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items())
 
 
 def _describe(
@@ -403,10 +395,6 @@ class _Route:
             else next(by_workers)
             for sink in self.sinks
         ]
-
-    def read_again(self, layer: LayerDescriptor) -> int:
-        """Bytes that destinations read which write layers themselves."""
-        return self.sinks.count(None) * (layer.look.bytes if layer.look else layer.tar_size)
 
 
 def _routes(

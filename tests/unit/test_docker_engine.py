@@ -79,6 +79,12 @@ def layers_in(members: list[str], made: BuildResult) -> list[str]:
     return [layer.paths[0] for layer in made.layers if f"blobs/{layer.descriptor.digest.replace(':', '/')}" in members]
 
 
+def read_of(made: BuildResult, *nodes: str) -> int:
+    """Bytes of the files of some layers, by the names of their nodes, or of all."""
+    looks = [layer.descriptor.look for layer in made.layers if not nodes or layer.paths[0] in nodes]
+    return sum(look.bytes for look in looks if look is not None)
+
+
 def remember(monkeypatch: pytest.MonkeyPatch, made: BuildResult, *but: str) -> None:
     """Have the next builds know the layers of one before they look at a file, as NAR hashes would tell them."""
     known = {layer.paths[0]: layer.descriptor for layer in made.layers if layer.paths[0] not in but}
@@ -107,6 +113,7 @@ def test_a_first_load_sends_all(store: Path, engine: FakeEngine) -> None:
     assert engine.names == {"app:1": layout.image.config_digest} and engine.whole("app:1")
     assert layers_in(engine.loads[0], made) == [BASE, LIB, APP]
     assert made.sent == engine.received > 20_000 and made.notes == ()
+    assert made.read == 2 * read_of(made)  # hashed, then sent: no header of the archive is read
 
 
 @pytest.mark.parametrize("changed", [APP, LIB, BASE])
@@ -121,6 +128,7 @@ def test_only_what_is_missing_is_sent(changed: str, store: Path, engine: FakeEng
     assert first.sent is not None and made.sent is not None and made.sent + first.sent == engine.received
     assert engine.whole("app:1") and engine.whole("app:2") and len(engine.names) == 2
     assert made.notes == ()
+    assert made.read == read_of(made) + read_of(made, *expected)
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip"])
@@ -175,6 +183,7 @@ def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: P
     before = engine.received
     made = load(store, "app:2", codec=Codec(codec))
     assert [layers_in(members, made) for members in engine.loads[1:]] == [[APP], [BASE, LIB, APP]]
+    assert made.read == 2 * read_of(made) + (0 if codec == "gzip" else read_of(made, APP))
     (note,) = made.notes
     assert note.startswith("docker-daemon:app:2: did not take the image without the 2 layers") and "\n" not in note
     assert list(engine.names) == ["app:2"] and engine.whole("app:2")

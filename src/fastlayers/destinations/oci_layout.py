@@ -41,6 +41,7 @@ class OciLayout:
 
     waits = False
     sent = None
+    read = 0
     notes = ()
 
     def __init__(self, path: str, name: ImageName, *, prune: bool = False, verify: bool = False) -> None:
@@ -180,7 +181,8 @@ class OciLayout:
             if not self._there(layer.digest, layer.size):  # another build has removed it meanwhile
                 path = os.path.join(self._work or "", str(index))
                 sink = NewFile(path, self._path)
-                make_layer(LayerTask(self._layers[index].recipe, self._codec, (sink,), known=layer, trust=False))
+                task = LayerTask(self._layers[index].recipe, self._codec, (sink,), known=layer, trust=False)
+                self.read += make_layer(task).read
                 self._flush(path)
                 self._ready.append((path, layer))
         for path, layer in self._ready:

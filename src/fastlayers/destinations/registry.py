@@ -48,7 +48,7 @@ class Registry:
     """An image in a registry, under a tag."""
 
     waits = True
-    sent = 0  # but for what its sinks sent
+    sent = read = 0  # but for its sinks
     notes: Sequence[str] = ()
 
     def __init__(
@@ -175,7 +175,9 @@ class Registry:
         for measured, layer in zip(self._layers, image.layers, strict=True):
             sink = RegistrySink(session, self._holdings)
             task = LayerTask(measured.recipe, self._codec, (sink,), known=layer, trust=False)
-            sent += [delivery.bytes for delivery in make_layer(task).deliveries if delivery.bytes]
+            made = make_layer(task)
+            self.read += made.read
+            sent += [delivery.bytes for delivery in made.deliveries if delivery.bytes]
         if sent:
             self.sent += sum(sent)
             lost = "1 layer" if len(sent) == 1 else f"{len(sent)} layers"
