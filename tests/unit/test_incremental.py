@@ -403,15 +403,28 @@ def test_a_blob_that_is_removed_meanwhile_is_made_again(
     assert len(blobs()) == 5
 
 
-def test_a_build_that_fails_leaves_a_new_layout_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    failing, other = parse_destination("oci:image:1"), parse_destination("oci:image:2")
-    failing.begin((), (), Codec(), local=True)
-    other.begin((), (), Codec(), local=True)
-    failing.abort()
-    assert Path("image/oci-layout").exists() and Path("image/blobs/sha256").is_dir()
-    other.abort()
-    assert sorted(os.listdir("image")) == ["blobs", "oci-layout"]  # the other had not made them
+@pytest.mark.usefixtures("store")
+def test_a_build_that_fails_leaves_a_new_layout_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = [parse_destination(f"oci:image:{number}") for number in range(3)]
+    for failing in builds:
+        failing.begin((), (), Codec(), local=True)
+    for failing in builds[:-1]:
+        failing.abort()
+        assert Path("image/oci-layout").exists() and Path("image/blobs/sha256").is_dir()
+    builds[-1].abort()
+    assert not Path("image").exists()  # the last one has made nothing of it
+    Path("image").mkdir()
+    for failing in builds[:2]:
+        failing.begin((), (), Codec(), local=True)
+    for failing in builds[:2]:
+        failing.abort()
+    assert os.listdir("image") == []  # which was there
+    builds[0].begin((), (), Codec(), local=True)
+    builds[1].begin((), (), Codec(), local=True)
+    builds[0].abort()
+    build("named.json", "oci:image:2")
+    builds[1].abort()
+    assert sorted(os.listdir("image")) == ["blobs", "index.json", "oci-layout"]
     last = parse_destination("oci:new:1")
     last.begin((), (), Codec(), local=True)
     last.abort()
