@@ -351,6 +351,12 @@ def _object(data: bytes, place: str) -> Any:
         raise ImageError(f"{place}: not JSON: {error}") from None
 
 
+def _check_diff_ids(config: Any, layers: Any, place: str) -> None:
+    count = len(config["rootfs"]["diff_ids"])
+    if count != len(layers):
+        raise ImageError(f"{place}: the number of its layers is {len(layers)}, that of its diff IDs {count}")
+
+
 def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """What a docker archive says of an image, and its config."""
     entries = _object(archive.read("manifest.json"), f"{archive.path}: manifest.json")
@@ -362,9 +368,7 @@ def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, A
         raise ImageError(f"{archive.path}: {len(entries)} images{which}{names_there(names)}")
     entry = entries[0]
     config = _object(archive.read(entry["Config"]), f"{archive.path}: {entry['Config']}")
-    diff_ids = config["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(entry["Layers"]):
-        raise ImageError(f"{archive.path}: {len(entry['Layers'])} layers, but {len(diff_ids)} diff IDs")
+    _check_diff_ids(config, entry["Layers"], archive.path)
     return entry, config
 
 
@@ -418,9 +422,7 @@ def _layout_manifest(
             raise ImageError(f"{layout.path}: {manifests[0]['digest']}: an index with nothing for {wanted}")
         manifest = _checked(layout, chosen["digest"])
     config = _checked(layout, manifest["config"]["digest"])
-    diff_ids = config["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(manifest["layers"]):
-        raise ImageError(f"{layout.path}: {len(manifest['layers'])} layers, but {len(diff_ids)} diff IDs")
+    _check_diff_ids(config, manifest["layers"], layout.path)
     return manifest, config
 
 
@@ -460,9 +462,7 @@ def _registry_manifest(
         raise ImageError(f"{reference}: there is no such image")
     with _whole(str(reference)):
         config = _object(read_small_blob(repository, manifest.document["config"]), f"{reference}: its config")
-        diff_ids = config["rootfs"]["diff_ids"]
-        if len(diff_ids) != len(manifest.document["layers"]):
-            raise ImageError(f"{reference}: {len(manifest.document['layers'])} layers, but {len(diff_ids)} diff IDs")
+        _check_diff_ids(config, manifest.document["layers"], str(reference))
         return repository, manifest.document, config
 
 

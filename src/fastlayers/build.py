@@ -24,7 +24,8 @@ from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import Contradiction, Delivery, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
 from .layering.carried import ORDER, STRATEGY
 from .layering.guidance import Guidance
-from .layering.plan import LayerPlan, plan_layers
+from .layering.plan import LayerPlan
+from .layering.strategies import plan_layers
 from .memory import Memory, tar_profile
 from .parallel import available_cores, make_layers, measure_each
 
@@ -494,7 +495,7 @@ def _store_layers(max_layers: int, base: BaseImage | None) -> int:
             if below
             else "one is kept for the customisation"
         )
-        raise PlanError(f"{max_layers} layers leave none for the closure: {counted}")
+        raise PlanError(f"a limit of {max_layers} leaves no layer for the closure: {counted}")
     return max_layers - 1 - below
 
 

@@ -20,7 +20,7 @@ from fastlayers.cli import COMMANDS
 from fastlayers.cli.main import command_parser
 from fastlayers.cli.options import size
 from fastlayers.cli.planning import STRATEGY_NAMES
-from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
+from fastlayers.layering.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nix_stores import make_database, registered
 from stores import APP, BASE, LIB, write_json
 

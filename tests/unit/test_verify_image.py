@@ -100,7 +100,7 @@ CASES = [
     Case("a missing config", replace(GOOD, manifest=set_in("config", "digest", NOTHING)), f"{NOTHING}: not there"),
     Case("a missing manifest", replace(GOOD, entry=set_in("digest", NOTHING)), f"manifest {NOTHING}: not there"),
     Case("a diff ID too few", replace(GOOD, config=without_diff_id),
-         "the number of its diff IDs is 1, that of the layers 2"),
+         "the number of its layers is 2, that of its diff IDs 1"),
     Case("swapped layers", replace(GOOD, manifest=swap),
          "the diff IDs of layers 1 and 2 are in another order than the layers"),
     Case("a wrong diff ID", replace(GOOD, config=set_in("rootfs", "diff_ids", 1, NOTHING)),
@@ -398,7 +398,7 @@ def docker_archive(folder: Path, change: Callable[[dict[str, Any], dict[str, byt
     ("change", "says"),
     [
         (lambda document, files: document["Layers"].reverse(), ["layer 1 is", "layer 2 is"]),
-        (lambda document, files: document["Layers"].pop(), ["manifest.json: 1 layers, but the manifest has 2"]),
+        (lambda document, files: document["Layers"].pop(), ["manifest.json: the number of its layers is 1, in"]),
         (lambda document, files: document.update(Config="blobs/sha256/x"), ["is that of no image in index.json"]),
         (lambda document, files: document.pop("Config"), ["manifest.json: Object missing required field `Config`"]),
         (lambda document, files: files.pop("oci-layout"), ["oci-layout: not there"]),
@@ -416,7 +416,7 @@ def test_an_archive_that_is_two(change: Any, says: list[str], tmp_path: Path) ->
     ("change", "says"),
     [
         (lambda document, files: document["Layers"].reverse(), ["are in another order than the layers"]),
-        (lambda document, files: document["Layers"].pop(), ["the number of its diff IDs is 2, that of the layers 1"]),
+        (lambda document, files: document["Layers"].pop(), ["the number of its layers is 1, that of its diff IDs 2"]),
         (lambda document, files: document.update(Config="c.json"), ["config c.json: ", "no member c.json"]),
         (lambda document, files: files.update({document["Config"]: b"{}"}), ["`architecture`", "its bytes"]),
         (lambda document, files: files.pop(document["Layers"][0]), ["layer 1 (blobs/", ": not there"]),

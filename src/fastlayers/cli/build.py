@@ -227,7 +227,7 @@ def _layer_plan(
     options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None, guidance: Guidance
 ) -> LayerPlan | None:
     """The plan that the options give; None where one is to be made by a strategy."""
-    from ..layering.plan import plan_pipeline, read_plan
+    from ..layering.strategies import plan_pipeline, read_plan
 
     if options.plan is not None:
         return read_plan(options.plan, closure, exclude=options.exclude)

@@ -132,7 +132,7 @@ def diff_ids_of(config: Config, layers: int, place: str, findings: Findings) -> 
     """The config's diff IDs, where there is one for each layer."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != layers:
-        findings.add(place, f"the number of its diff IDs is {len(diff_ids)}, that of the layers {layers}")
+        findings.add(place, f"the number of its layers is {layers}, that of its diff IDs {len(diff_ids)}")
         return None
     told = sum(not entry.get("empty_layer") for entry in config.history or ())
     if config.history and told != layers:
