@@ -431,6 +431,33 @@ def test_a_build_that_fails_leaves_a_new_layout_to_others(monkeypatch: pytest.Mo
     assert not Path("new").exists()
 
 
+def test_builds_that_fail_at_once_leave_nothing_of_a_new_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second ends just after the first has seen that it is at work."""
+    monkeypatch.chdir(tmp_path)
+    first, second = parse_destination("oci:image:1"), parse_destination("oci:image:2")
+    first.begin((), (), Codec(), local=True)
+    (own,) = Path("image").glob(".fastlayers-*")
+    second.begin((), (), Codec(), local=True)
+    (others,) = {*Path("image").glob(".fastlayers-*")} - {own}
+    ending, listdir = threading.Thread(target=second.abort), os.listdir
+
+    def end_the_second(path: str) -> list[str]:
+        names = listdir(path)
+        monkeypatch.setattr(os, "listdir", listdir)
+        ending.start()
+        while others.exists():
+            time.sleep(0.001)
+        ending.join(0.1)
+        return names
+
+    monkeypatch.setattr(os, "listdir", end_the_second)
+    first.abort()
+    ending.join(60)
+    assert os.listdir() == []
+
+
 def lock_as_nfs_does(fd: int, flags: int) -> None:
     """What is not open for writing cannot be locked."""
     if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:

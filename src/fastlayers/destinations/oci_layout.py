@@ -139,22 +139,28 @@ class OciLayout:
                             os.unlink(blob)
                 raise
         self._made.clear()
-        self.abort()
+        self._release()
 
     def abort(self) -> None:
+        began = self._work is not None
+        self._release()
+        # Of a new layout that nobody has completed the last one removes all, whoever has made it.
+        if self._made or (began and not os.path.exists(self._in("index.json"))):
+            with contextlib.suppress(OSError), self._locked():
+                self._unmake()
+        self._made.clear()
+
+    def _release(self) -> None:
+        """Remove what nobody else needs."""
         self._ready.clear()
         self._placed.clear()
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
-        if self._alive is not None:
-            os.close(self._alive)
-            self._alive = None
+        alive, self._alive = self._alive, None  # first: a signal may come between any two lines
+        if alive is not None:
+            os.close(alive)
         self._unlock()
-        if self._made or os.path.exists(self._in(_MADE)):
-            with contextlib.suppress(OSError), self._locked():
-                self._unmake()
-        self._made.clear()
 
     def _unmake(self) -> None:
         """Remove what was not there before, while it is as empty as it was made; where other builds count on it, the
