@@ -1,5 +1,6 @@
 """What tests of every kind share."""
 
+import gc
 import os
 import tempfile
 from collections.abc import Generator, Iterator
@@ -37,6 +38,7 @@ def ordinary() -> Iterator[Path]:
         if user == 0:
             nobody = 65534
             os.chown(folder, nobody, nobody)
+            gc.collect()  # semaphores of other tests' processes are removed with root's rights, or not at all
             os.seteuid(nobody)
         try:
             yield Path(folder)

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from .inspection.verify import Verdict, verify_image
     from .layer import Contradiction, LayerDescriptor, LayerRecipe, LayerTask, Profile, make_layer
     from .layering.pipeline import Pipeline, read_pipeline
-    from .layering.plan import LayerPlan, plan_layers, plan_pipeline, read_plan
+    from .layering.plan import LayerPlan
+    from .layering.strategies import plan_layers, plan_pipeline, read_plan
     from .popularity import Popularity, order_by_popularity
     from .registry.access import Credentials, PushOptions, RegistryAccess
     from .registry.reference import Reference
@@ -67,7 +68,8 @@ _HOMES = {
     "inspection.verify": ("Verdict", "verify_image"),
     "layer": ("Contradiction", "LayerDescriptor", "LayerRecipe", "LayerTask", "Profile", "make_layer"),
     "layering.pipeline": ("Pipeline", "read_pipeline"),
-    "layering.plan": ("LayerPlan", "plan_layers", "plan_pipeline", "read_plan"),
+    "layering.plan": ("LayerPlan",),
+    "layering.strategies": ("plan_layers", "plan_pipeline", "read_plan"),
     "popularity": ("Popularity", "order_by_popularity"),
     "registry.access": ("Credentials", "PushOptions", "RegistryAccess"),
     "registry.reference": ("Reference",),

@@ -8,8 +8,11 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         from . import __version__
 
-        print(f"fastlayers {__version__}")
-        return
+        try:
+            print(f"fastlayers {__version__}", flush=True)
+            return
+        except OSError:  # as it is told of all commands
+            pass
     from .cli import run
 
     run()

@@ -413,8 +413,8 @@ def settle(
         passes: how often each item may move.
 
     Raises:
-        ValueError: the shapes do not fit, a group is none of them, or the sum of all sizes times the greatest weight is
-            not below 2^60, or a weight is not
+        ValueError: the shapes do not fit, a group is none of those that there are, or a weight, or the sum of all sizes
+            times the greatest weight, is not below 2^60.
         MemoryError: 512 bytes a word of each group cannot be had.
     """
     cdef int64_t n = sizes.shape[0], count = fixed.shape[0], i

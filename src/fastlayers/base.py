@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -40,6 +40,8 @@ __all__ = [
     "read_base",
     "read_manifest",
 ]
+
+T = TypeVar("T")
 
 _LARGEST = 16 << 20  # bytes of a manifest, an index or a config
 _NAMES = 5  # that a message lists
@@ -168,17 +170,13 @@ def read_base(
         ConfigError: it is no name of an image in a registry.
         RegistryError: the registry cannot be reached, or refuses.
     """
-    transport, path, name = parse_reference(reference)
-    platform = (architecture or default_architecture(), variant)
-    if transport == "docker":
-        return _read_registry(Reference.parse(path), access, *platform)
-    with _whole(path):
-        if transport == "oci":
-            return _read_layout(StoredFolder(path), name or None, *platform)
-        archive = StoredArchive(path)
-        if transport == "docker-archive" and archive.has("manifest.json"):
-            return _read_docker(archive, name or None)
-        return _read_layout(archive, name or None, *platform)
+    architecture = architecture or default_architecture()
+    return _read(
+        reference,
+        docker=_read_docker,
+        layout=partial(_read_layout, architecture=architecture, variant=variant),
+        registry=partial(_read_registry, access=access, architecture=architecture, variant=variant),
+    )
 
 
 def read_manifest(
@@ -195,18 +193,33 @@ def read_manifest(
     Raises:
         ImageError, ConfigError, RegistryError: as for :func:`read_base`.
     """
+    architecture = architecture or default_architecture()
+    return _read(
+        reference,
+        docker=_docker_manifest,
+        layout=partial(_layout_manifest, architecture=architecture, variant=variant),
+        registry=lambda found: _registry_manifest(found, access, architecture, variant)[1:],
+    )
+
+
+def _read(
+    reference: str,
+    *,
+    docker: Callable[[StoredArchive, str | None], T],
+    layout: Callable[[StoredFolder | StoredArchive, str | None], T],
+    registry: Callable[[Reference], T],
+) -> T:
+    """Read an image by what is for its kind of place; a name goes with what is in files, None where none is given."""
     transport, path, name = parse_reference(reference)
-    platform = (architecture or default_architecture(), variant)
     if transport == "docker":
-        _, manifest, config = _registry_manifest(Reference.parse(path), access, *platform)
-        return manifest, config
+        return registry(Reference.parse(path))
     with _whole(path):
         if transport == "oci":
-            return _layout_manifest(StoredFolder(path), name or None, *platform)
+            return layout(StoredFolder(path), name or None)
         archive = StoredArchive(path)
         if transport == "docker-archive" and archive.has("manifest.json"):
-            return _docker_manifest(archive, name or None)
-        return _layout_manifest(archive, name or None, *platform)
+            return docker(archive, name or None)
+        return layout(archive, name or None)
 
 
 @contextlib.contextmanager
@@ -327,7 +340,8 @@ def names_there(names: Iterable[object]) -> str:
     """The end of a message that there is no image of some name: the names that there are, at most five."""
     found = sorted({name for name in names if isinstance(name, str)})
     more = ", ..." if len(found) > _NAMES else ""
-    return f"; there are {', '.join(found[:_NAMES])}{more}" if found else ""
+    verb = "is" if len(found) == 1 else "are"
+    return f"; there {verb} {', '.join(found[:_NAMES])}{more}" if found else ""
 
 
 def _object(data: bytes, place: str) -> Any:
@@ -335,6 +349,12 @@ def _object(data: bytes, place: str) -> Any:
         return json.loads(data)
     except ValueError as error:
         raise ImageError(f"{place}: not JSON: {error}") from None
+
+
+def _check_diff_ids(config: Any, layers: Any, place: str) -> None:
+    count = len(config["rootfs"]["diff_ids"])
+    if count != len(layers):
+        raise ImageError(f"{place}: the number of its layers is {len(layers)}, that of its diff IDs {count}")
 
 
 def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -348,9 +368,7 @@ def _docker_entry(archive: StoredArchive, name: str | None) -> tuple[dict[str, A
         raise ImageError(f"{archive.path}: {len(entries)} images{which}{names_there(names)}")
     entry = entries[0]
     config = _object(archive.read(entry["Config"]), f"{archive.path}: {entry['Config']}")
-    diff_ids = config["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(entry["Layers"]):
-        raise ImageError(f"{archive.path}: {len(entry['Layers'])} layers, but {len(diff_ids)} diff IDs")
+    _check_diff_ids(config, entry["Layers"], archive.path)
     return entry, config
 
 
@@ -404,9 +422,7 @@ def _layout_manifest(
             raise ImageError(f"{layout.path}: {manifests[0]['digest']}: an index with nothing for {wanted}")
         manifest = _checked(layout, chosen["digest"])
     config = _checked(layout, manifest["config"]["digest"])
-    diff_ids = config["rootfs"]["diff_ids"]
-    if len(diff_ids) != len(manifest["layers"]):
-        raise ImageError(f"{layout.path}: {len(manifest['layers'])} layers, but {len(diff_ids)} diff IDs")
+    _check_diff_ids(config, manifest["layers"], layout.path)
     return manifest, config
 
 
@@ -446,9 +462,7 @@ def _registry_manifest(
         raise ImageError(f"{reference}: there is no such image")
     with _whole(str(reference)):
         config = _object(read_small_blob(repository, manifest.document["config"]), f"{reference}: its config")
-        diff_ids = config["rootfs"]["diff_ids"]
-        if len(diff_ids) != len(manifest.document["layers"]):
-            raise ImageError(f"{reference}: {len(manifest.document['layers'])} layers, but {len(diff_ids)} diff IDs")
+        _check_diff_ids(config, manifest.document["layers"], str(reference))
         return repository, manifest.document, config
 
 

@@ -24,7 +24,8 @@ from .image import Image, Settings, check_config, make_image, merge_env
 from .layer import Contradiction, Delivery, LayerDescriptor, LayerRecipe, LayerTask, MeasuredLayer, Profile, Sink
 from .layering.carried import ORDER, STRATEGY
 from .layering.guidance import Guidance
-from .layering.plan import LayerPlan, plan_layers
+from .layering.plan import LayerPlan
+from .layering.strategies import plan_layers
 from .memory import Memory, tar_profile
 from .parallel import available_cores, make_layers, measure_each
 
@@ -280,7 +281,7 @@ def build_image(
         tuple(BuiltLayer(kind, paths, layer, events[i]) for i, (layer, kind, paths) in enumerate(described)),
         time.perf_counter() - start,
         _sent(destinations, events),
-        _read(layers, routes, destinations, codec),
+        sum(layer.read for layer in layers.values()) + sum(destination.read for destination in destinations),
         _bytes_of("written", events),
         tuple(chain.from_iterable(destination.notes for destination in destinations)),
     )
@@ -289,14 +290,6 @@ def build_image(
 def _sent(destinations: Sequence[Destination], events: Mapping[int, Sequence[LayerEvent]]) -> int | None:
     sent = [destination.sent for destination in destinations if destination.sent is not None]
     return sum(sent) + _bytes_of("uploaded", events) if sent else None
-
-
-def _read(
-    layers: Mapping[int, LayerDescriptor], routes: Sequence[_Route], destinations: Sequence[Destination], codec: Codec
-) -> int:
-    """Bytes of files that were read for layers; what is sent as it is was read once more for it."""
-    again = sum(destination.sent or 0 for destination in destinations) if codec.name == "none" else 0
-    return again + sum(layer.read + routes[number].read_again(layer) for number, layer in layers.items())
 
 
 def _describe(
@@ -404,10 +397,6 @@ class _Route:
             for sink in self.sinks
         ]
 
-    def read_again(self, layer: LayerDescriptor) -> int:
-        """Bytes that destinations read which write layers themselves."""
-        return self.sinks.count(None) * (layer.look.bytes if layer.look else layer.tar_size)
-
 
 def _routes(
     destinations: Sequence[Destination],
@@ -506,7 +495,7 @@ def _store_layers(max_layers: int, base: BaseImage | None) -> int:
             if below
             else "one is kept for the customisation"
         )
-        raise PlanError(f"{max_layers} layers leave none for the closure: {counted}")
+        raise PlanError(f"a limit of {max_layers} leaves no layer for the closure: {counted}")
     return max_layers - 1 - below
 
 

@@ -91,6 +91,8 @@ class DigestCache:
         """
         try:
             os.makedirs(folder, exist_ok=True)
+        except FileExistsError:
+            raise DestinationError(f"{folder}: Not a directory") from None
         except OSError as error:
             raise DestinationError(f"{folder}: {error.strerror}") from None
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):

@@ -567,12 +567,15 @@ def _errors_of(path: str) -> Iterator[None]:
         raise DestinationError(f"{path}: {error.strerror}") from None
 
 
-def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> None:
+def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> int:
     """Write the tar of a layer that has been made once more, for an output that had to know the digest first.
 
     It is not hashed again: inode, mode, size and mtime of every file must be those of the first time. Of a layer
     that is remembered by what its entries looked like, they must look so; of any other that is remembered, the size of
     the tar must be, and modes must be those that Nix gives.
+
+    Returns:
+        Bytes of files that were read.
 
     Raises:
         LayerError: they are not.
@@ -583,12 +586,16 @@ def rewrite_layer(measured: MeasuredLayer, made: LayerDescriptor, fd: int) -> No
     layer = measured.tar()
     if layer.size != made.tar_size or made.fingerprint not in (None, layer.fingerprint):
         raise _changed(measured.recipe)
-    if measured.table is None and made.fingerprint is None and made.look not in (None, Look(*layer.look())):
-        raise _changed(measured.recipe)
-    if made.fingerprint is None and made.look is None and not Look(*layer.look()).canonical:
-        text = f"{_named(measured.recipe)}: modes are not those that Nix gives, so it is not as it was remembered"
-        raise Contradiction(text, made.digest)
+    look = made.look
+    if look is None or (made.fingerprint is None and measured.table is None):
+        look = Look(*layer.look())
+        if made.look not in (None, look):
+            raise _changed(measured.recipe)
+        if made.fingerprint is None and made.look is None and not look.canonical:
+            text = f"{_named(measured.recipe)}: modes are not those that Nix gives, so it is not as it was remembered"
+            raise Contradiction(text, made.digest)
     # Store paths never change, so their pages may be read as late as the other end of a pipe reads them.
     never_change = all(isinstance(item, Tree) for item in contents)
     written = layer.open().write_to(fd, splice=never_change and stat.S_ISFIFO(os.fstat(fd).st_mode))
     assert written == made.tar_size
+    return look.bytes

@@ -77,6 +77,9 @@ class LayersInOrder:
     """Writes layers to an outer tar in their order, each as soon as it and all before it are made.
 
     The files of plain layers are read once more; compressed layers lie in a folder until they are written.
+
+    Attributes:
+        read: bytes of files that were read for that.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class LayersInOrder:
         self._spool_place = spool_place
         self._ready: dict[int, LayerDescriptor] = {}
         self._next = 0
+        self.read = 0
 
     def add(self, index: int, made: LayerDescriptor) -> None:
         """Take a layer that is made; they come in any order.
@@ -116,7 +120,7 @@ class LayersInOrder:
             if name is not None:
                 self._tar.header(name, layer.size)
                 if self._spool is None:
-                    rewrite_layer(self._layers[self._next], layer, self._tar.fd)
+                    self.read += rewrite_layer(self._layers[self._next], layer, self._tar.fd)
                     self._tar.position += layer.size
                 else:
                     self._copy(layer)
@@ -133,7 +137,8 @@ class LayersInOrder:
     def _copy(self, layer: LayerDescriptor) -> None:
         if not os.path.exists(self._spooled):  # remembered, and was thought not to be wanted
             recipe = self._layers[self._next].recipe
-            make_layer(LayerTask(recipe, self._codec, (NewFile(self._spooled, self._spool_place),), known=layer))
+            sink = NewFile(self._spooled, self._spool_place)
+            self.read += make_layer(LayerTask(recipe, self._codec, (sink,), known=layer, trust=False)).read
         with open(self._spooled, "rb", buffering=0) as stored:
             block = memoryview(bytearray(BLOCK))
             while got := stored.readinto(block):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Progress",
+    "counted",
     "print_build",
     "print_event",
     "print_explained",
@@ -107,6 +108,11 @@ class _Bar:
         self._progress.stop()
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things, of whose name more than one end in an s."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def _megabytes(size: int | None) -> str:
     if size is None:
         return "?"
@@ -132,9 +138,11 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
         )
     for row in rows:
         table.add_row(*map(Text, row))
-    if title:
-        console.print(Text(title, style="italic"), soft_wrap=True)  # of the table, it would be broken at its width
-    console.print(table)
+    with console.capture() as captured:
+        if title:
+            console.print(Text(title, style="italic"), soft_wrap=True)  # of the table, it would be broken at its width
+        console.print(table)
+    file.write(captured.get())  # rich itself would end the program where nobody reads
 
 
 def _short(paths: Sequence[str]) -> str:
@@ -181,7 +189,8 @@ def print_plan(made: LayerPlan) -> None:
         share = f"{100 * size / total:.1f} %" if size is not None and total else "?"
         rows.append((str(number), str(len(layer)), _megabytes(size), share, _short(layer)))
     whole = _megabytes(total if len(known) == len(made.layers) else None)
-    title = f"{made.strategy or 'plan'}: {len(made.layers)} layers, {sum(map(len, made.layers))} paths, {whole}"
+    layers, paths = counted(len(made.layers), "layer"), counted(sum(map(len, made.layers)), "path")
+    title = f"{made.strategy or 'plan'}: {layers}, {paths}, {whole}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
     _table(title, columns, rows, sys.stdout)
 
@@ -225,7 +234,8 @@ def print_build(result: BuildResult, file: TextIO) -> None:
     digests = f"image ID {result.image.config_digest}\nmanifest {result.image.manifest_digest}"
     moved = [f"{_megabytes(result.read)} read", f"{_megabytes(result.written)} written"]
     moved += [] if result.sent is None else [f"{_megabytes(result.sent)} sent"]
-    title = f"{digests}\n{len(rows)} layers, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
+    layers = counted(len(rows), "layer")
+    title = f"{digests}\n{layers}, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
     _table(title, columns, rows, file)
 
 
@@ -298,7 +308,7 @@ def print_explained(stack: LayerStack, lines: Sequence[str], note: str) -> None:
         count = str(len(layer.paths)) if layer.paths else ""
         rows.append((str(number), count, _megabytes(layer.size), _holds(stack, layer), line))
     strategy = f", {stack.plan.strategy}" if stack.plan and stack.plan.strategy else ""
-    title = f"{stack.name}{strategy}: {len(stack.layers)} layers, {_megabytes(stack.size)}"
+    title = f"{stack.name}{strategy}: {counted(len(stack.layers), 'layer')}, {_megabytes(stack.size)}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
     _table(title, columns, rows, sys.stdout)
     print_lines([note] if note else [])
@@ -326,7 +336,7 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
             ]
         rows.append(row)
     bound = next((found.bound for _, _, found in replays if found is not None), None)
-    updates = f"{len(names) - 1} update{'s' if len(names) > 2 else ''}"
+    updates = counted(len(names) - 1, "update")
     title = f"{updates}, {names[0]} to {names[-1]}; the bound is {_megabytes(bound)}"
     columns = [
         ("strategy", "left"),
@@ -354,7 +364,7 @@ def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], chang
             row.append(str(max((changes[path] for path in layer.paths), default="")))
         rows.append([*row, _short(layer.paths) if layer.paths else layer.label or "?"])
     unit = "stored sizes" if stack.unit == "stored" else "NAR sizes"
-    title = f"{stack.name}: {len(stack.layers)} layers, {_megabytes(stack.size)} ({unit})"
+    title = f"{stack.name}: {counted(len(stack.layers), 'layer')}, {_megabytes(stack.size)} ({unit})"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right")]
     columns += [("changed", "right")] if updates else []
     _table(title, [*columns, ("what", "left")], rows, sys.stdout)
@@ -407,7 +417,7 @@ def print_image(facts: ImageFacts) -> None:
         ("diff ID", "left"),
     ]
     size = _megabytes(sum(layer.size for layer in facts.layers))
-    _table(f"{len(rows)} layers, {size}", columns, rows, sys.stdout)
+    _table(f"{counted(len(rows), 'layer')}, {size}", columns, rows, sys.stdout)
     print_lines(notes)
 
 
@@ -417,9 +427,7 @@ def print_verdict(verdict: Verdict, *, quiet: bool) -> None:
     if not quiet:
         lines += [f"note: {note}" for note in verdict.notes]
     if not verdict.faults and not quiet:
-        images = f"{verdict.images} image{'' if verdict.images == 1 else 's'}"
-        lines.append(
-            f"{verdict.name}: good: {images}, {verdict.layers} layers, {verdict.entries:,} entries, "
-            f"{_megabytes(verdict.size)}"
-        )
+        images, layers = counted(verdict.images, "image"), counted(verdict.layers, "layer")
+        entries = f"{verdict.entries:,} {'entry' if verdict.entries == 1 else 'entries'}"
+        lines.append(f"{verdict.name}: good: {images}, {layers}, {entries}, {_megabytes(verdict.size)}")
     print_lines(list(map(_printable, lines)))

@@ -114,22 +114,7 @@ def stream_image(
 
     _write_layers(recipes, out, conf.store_layers, expected, jobs, cache, verify)
     _write_customisation(conf.customisation_layer, store_root, out)
-
-    log("Adding manifests...")
-    image_config = {
-        "created": created.isoformat(),
-        "architecture": conf.architecture,
-        "os": "linux",
-        "config": config,
-        "rootfs": {"diff_ids": [f"sha256:{diff_id}" for diff_id, _, _ in out.layers], "type": "layers"},
-        "history": [{"created": created.isoformat(), "comment": f"store paths: {paths}"} for _, _, paths in out.layers],
-    }
-    data = json.dumps(image_config, indent=4).encode()
-    name = f"{hashlib.sha256(data).hexdigest()}.json"
-    members = [member for _, member, _ in out.layers]
-    manifest = [{"Config": name, "RepoTags": [repo_tag or conf.repo_tag], "Layers": members}]
-    tar.member(name, data)
-    tar.member("manifest.json", json.dumps(manifest, indent=4).encode())
+    _write_documents(conf, config, created, repo_tag or conf.repo_tag, out)
     tar.end()
     log("Done.")
 
@@ -308,3 +293,25 @@ def _write_customisation(path: str, store_root: str, out: _Output) -> None:
     except UnicodeDecodeError:
         raise ImageError(f"{folder}/checksum: not text") from None
     out.layers.append((checksum, member, [path]))
+
+
+def _write_documents(
+    conf: _Conf, config: Mapping[str, Any], created: datetime.datetime, repo_tag: str, out: _Output
+) -> None:
+    """Write the image's config and the manifest, in the original's order of keys and with its white space."""
+    out.log("Adding manifests...")
+    date = created.isoformat()
+    image_config = {
+        "created": date,
+        "architecture": conf.architecture,
+        "os": "linux",
+        "config": config,
+        "rootfs": {"diff_ids": [f"sha256:{diff_id}" for diff_id, _, _ in out.layers], "type": "layers"},
+        "history": [{"created": date, "comment": f"store paths: {paths}"} for _, _, paths in out.layers],
+    }
+    data = json.dumps(image_config, indent=4).encode()
+    name = f"{hashlib.sha256(data).hexdigest()}.json"
+    members = [member for _, member, _ in out.layers]
+    manifest = [{"Config": name, "RepoTags": [repo_tag], "Layers": members}]
+    out.tar.member(name, data)
+    out.tar.member("manifest.json", json.dumps(manifest, indent=4).encode())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastlayers import Closure, Pipeline, _core, plan_layers, plan_pipeline
-from fastlayers.layering.plan import STRATEGIES
+from fastlayers.layering.strategies import STRATEGIES
 from oracles import auto as auto_oracle
 from oracles import pipeline as oracle
 

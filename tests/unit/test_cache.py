@@ -167,6 +167,8 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path, ordinary: Path) -> None:
     (ordinary / "file").write_text("")
     with pytest.raises(DestinationError, match="file/cache: Not a directory"):
         DigestCache.open(str(ordinary / "file/cache"))
+    with pytest.raises(DestinationError, match="file: Not a directory"):
+        DigestCache.open(str(ordinary / "file"))
     (ordinary / "cache").mkdir(0o555)
     with pytest.raises(DestinationError, match="cache: a cache must be readable and writable"):
         DigestCache.open(str(ordinary / "cache"))
@@ -377,8 +379,8 @@ def test_the_command(cache: DigestCache) -> None:
     assert fastlayers("cache", "verify", *folder) == f"{cache.folder}: 2 layers, {size} bytes\n"
     damaged = Path(cache.folder, "cd", ("cd" * 32)[2:])
     damaged.write_text("x")
-    assert fastlayers("cache", "verify", *folder, status=1).startswith(f"{damaged}: damaged\n{cache.folder}: 1 layers")
-    assert fastlayers("cache", "prune", *folder) == f"{cache.folder}: 1 removed, 1 bytes\n"
+    assert fastlayers("cache", "verify", *folder, status=1).startswith(f"{damaged}: damaged\n{cache.folder}: 1 layer, ")
+    assert fastlayers("cache", "prune", *folder) == f"{cache.folder}: 1 removed, 1 byte\n"
     os.utime(file_of(cache), (1, 1))
     assert "0 removed" in fastlayers("cache", "prune", *folder, "--max-size", "1k")
     assert "1 removed" in fastlayers("cache", "prune", *folder, "--older-than", "30")

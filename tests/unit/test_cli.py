@@ -20,7 +20,7 @@ from fastlayers.cli import COMMANDS
 from fastlayers.cli.main import command_parser
 from fastlayers.cli.options import size
 from fastlayers.cli.planning import STRATEGY_NAMES
-from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
+from fastlayers.layering.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nix_stores import make_database, registered
 from stores import APP, BASE, LIB, write_json
 
@@ -101,10 +101,31 @@ def test_help_fits_the_terminal(columns: int, arguments: tuple[str, ...]) -> Non
 
 
 def test_help_to_a_full_device() -> None:
-    for arguments in (["--help"], ["plan", "-h"], ["--version", "--version"]):
+    for arguments in (["--help"], ["plan", "-h"], ["--version"], ["--version", "--version"]):
         with open("/dev/full", "wb") as full:
             done = fastlayers(*arguments, check=False, capture_output=False, stdout=full, stderr=subprocess.PIPE)
         assert (done.returncode, done.stderr) == (8, "fastlayers: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["plan", "--help"],
+        ["closure", "graph.json"],
+        ["plan", "graph.json"],
+        ["plan", "graph.json", "--format", "json"],
+        [*BUILD, "--to", "oci:image"],
+    ],
+)
+def test_who_reads_has_enough(arguments: list[str], folder: Path) -> None:
+    """As with others, which SIGPIPE ends: nothing is said, and what was made is there."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "wb") as pipe:
+        done = fastlayers(*arguments, check=False, capture_output=False, stdout=pipe, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (141, "")
+    assert Path("image/index.json").exists() == ("oci:image" in arguments)
 
 
 def test_help_tells_the_exit_statuses() -> None:
@@ -308,7 +329,7 @@ def test_plan_by_strategy_and_by_pipeline(folder: Path) -> None:
     assert layers("--pipeline", "attrs.json", "--exclude", BASE) == [[APP]]
     assert layers("--exclude", BASE, "--exclude", APP) == [[LIB]]
     table = fastlayers("plan", "graph.json", "--pipeline", "[]").stdout
-    assert table.startswith("plan: 1 layers, 3 paths, 1.8 kB\n")
+    assert table.startswith("plan: 1 layer, 3 paths, 1.8 kB\n")
 
 
 def test_build_by_strategy_and_by_pipeline(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 from fake_registry import FakeRegistry
 from fastlayers import Closure, plan_layers, read_closure
 from fastlayers.cli.main import run
-from fastlayers.layering import plan as plan_module
+from fastlayers.layering import strategies
 from fastlayers.layering.guidance import Guidance
 from fastlayers.layering.history import ChangeHistory, learn
 from fastlayers.layering.plan import LayerPlan
@@ -186,13 +186,13 @@ def test_simulate_learns_step_by_step_what_the_whole_history_tells(
     monkeypatch: pytest.MonkeyPatch, folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     told_of: list[ChangeHistory] = []
-    real = plan_module.plan_layers
+    real = strategies.plan_layers
 
     def spy(closure: Closure, max_layers: int, strategy: str | None, *, guidance: Guidance) -> LayerPlan:
         told_of.append(guidance.history)  # no closure is planned besides
         return real(closure, max_layers, strategy, guidance=guidance)
 
-    monkeypatch.setattr(plan_module, "plan_layers", spy)
+    monkeypatch.setattr(strategies, "plan_layers", spy)
     files = ["graph.json", "new.json", "graph.json"]
     printed(capfd, "simulate", *files, "--strategy", "expected-cost")
     closures = [read_closure(file).paths for file in files]

@@ -97,7 +97,7 @@ def test_build(
     ("options", "status", "says"),
     [
         (["--max-layers", "126"], 2, "--max-layers 126 layers: docker takes at most 125"),
-        (["--from", "oci:base"], 4, "120 layers leave none for the closure: the base image has 119"),
+        (["--from", "oci:base"], 4, "a limit of 120 leaves no layer for the closure: the base image has 119"),
         (["--pipeline", '[["popularity_contest"]]'], 4, "the plan has 140 layers; 120 leave room for 119"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -24,6 +25,7 @@ from fake_engine import FakeEngine, _Handler, chain_ids
 from fastlayers import (
     Closure,
     Codec,
+    Contradiction,
     DestinationError,
     LayerPlan,
     LayerRecipe,
@@ -77,6 +79,12 @@ def layers_in(members: list[str], made: BuildResult) -> list[str]:
     return [layer.paths[0] for layer in made.layers if f"blobs/{layer.descriptor.digest.replace(':', '/')}" in members]
 
 
+def read_of(made: BuildResult, *nodes: str) -> int:
+    """Bytes of the files of some layers, by the names of their nodes, or of all."""
+    looks = [layer.descriptor.look for layer in made.layers if not nodes or layer.paths[0] in nodes]
+    return sum(look.bytes for look in looks if look is not None)
+
+
 def remember(monkeypatch: pytest.MonkeyPatch, made: BuildResult, *but: str) -> None:
     """Have the next builds know the layers of one before they look at a file, as NAR hashes would tell them."""
     known = {layer.paths[0]: layer.descriptor for layer in made.layers if layer.paths[0] not in but}
@@ -105,6 +113,7 @@ def test_a_first_load_sends_all(store: Path, engine: FakeEngine) -> None:
     assert engine.names == {"app:1": layout.image.config_digest} and engine.whole("app:1")
     assert layers_in(engine.loads[0], made) == [BASE, LIB, APP]
     assert made.sent == engine.received > 20_000 and made.notes == ()
+    assert made.read == 2 * read_of(made)  # hashed, then sent: no header of the archive is read
 
 
 @pytest.mark.parametrize("changed", [APP, LIB, BASE])
@@ -119,6 +128,7 @@ def test_only_what_is_missing_is_sent(changed: str, store: Path, engine: FakeEng
     assert first.sent is not None and made.sent is not None and made.sent + first.sent == engine.received
     assert engine.whole("app:1") and engine.whole("app:2") and len(engine.names) == 2
     assert made.notes == ()
+    assert made.read == read_of(made) + read_of(made, *expected)
 
 
 @pytest.mark.parametrize("codec", ["none", "gzip"])
@@ -147,6 +157,19 @@ def test_what_is_there_in_another_stack_is_sent(
     assert engine.whole("app:2") and made.notes == ()
 
 
+@only_graph_driver
+def test_what_is_sent_after_all_is_hashed(store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest may have told what it is, which nobody here has seen."""
+    first = load(store, codec=Codec("gzip"))
+    change(store, BASE)
+    base, lib, app = first.layers
+    wrong = replace(lib, descriptor=replace(lib.descriptor, diff_id=base.descriptor.diff_id))
+    remember(monkeypatch, replace(first, layers=(wrong, app)))
+    with pytest.raises(Contradiction, match=f"{lib.descriptor.diff_id}, not {base.descriptor.diff_id} as it was"):
+        load(store, "app:2", codec=Codec("gzip"))
+    assert list(engine.names) == ["app:1"]
+
+
 @pytest.mark.parametrize("codec", ["none", "gzip"])
 def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: Path, engine: FakeEngine) -> None:
     load(store, codec=Codec(codec))
@@ -160,6 +183,7 @@ def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: P
     before = engine.received
     made = load(store, "app:2", codec=Codec(codec))
     assert [layers_in(members, made) for members in engine.loads[1:]] == [[APP], [BASE, LIB, APP]]
+    assert made.read == 2 * read_of(made) + (0 if codec == "gzip" else read_of(made, APP))
     (note,) = made.notes
     assert note.startswith("docker-daemon:app:2: did not take the image without the 2 layers") and "\n" not in note
     assert list(engine.names) == ["app:2"] and engine.whole("app:2")
@@ -264,6 +288,28 @@ def test_an_image_gets_its_name_when_it_has_made_a_container(store: Path, engine
         ("DELETE", "/images/app"),
     ]
     assert list(engine.names) == ["app:1"]
+
+
+@only_containerd
+@pytest.mark.parametrize(("status", "left"), [(404, False), (409, True), (500, True)])
+def test_a_container_that_cannot_be_removed_is_told(
+    status: int, left: bool, store: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is gone is not, and not waited for; and the image is sent once, since it was taken."""
+    answer = _Handler.answer
+
+    def remove(handler: Any, path: str, query: dict[str, list[str]], body: bytes) -> tuple[int, Any]:
+        if handler.command == "DELETE" and path.startswith("/containers/"):
+            return status, {"message": "not now"}
+        return answer(handler, path, query, body)
+
+    monkeypatch.setattr(_Handler, "answer", remove)
+    told = pytest.raises(DestinationError, match=r"cannot remove the container fastlayers-[0-9a-f]{16}: not now$")
+    with told if left else contextlib.nullcontext():
+        load(store)
+    assert list(engine.names) == ([] if left else ["app:1"])
+    assert len(engine.loads) == 1
+    assert [method for method, path in engine.seen if path.startswith("/containers/fastlayers-")] == ["DELETE"]
 
 
 @only_containerd

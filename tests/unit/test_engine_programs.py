@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -109,7 +111,7 @@ def test_podman_that_has_lost_a_layer_gets_all(store: Path, program: Callable[[s
     made = load(store, "podman:app:1")
     assert [layers_in(store / f"archive-{i}", made) for i in (1, 2)] == [[BASE, APP], [BASE, LIB, APP]]
     assert made.notes == (
-        "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
+        "podman:app:1: did not take the image without the layer that it seemed to have, so that all were sent: "
         "podman load --quiet: Error: no such layer",
     )
     assert made.sent == sum((store / f"archive-{i}").stat().st_size for i in (1, 2))
@@ -154,7 +156,7 @@ def test_podman_that_stops_to_read_a_base_image(store: Path, program: Callable[[
     to = [parse_destination("podman:app:1")]
     made = build_image(Closure([top], [[]]), to, base=base, store_root=str(store / "root"), jobs=1)
     assert made.notes == (
-        "podman:app:1: did not take the image without the 1 layers that it seemed to have, so that all were sent: "
+        "podman:app:1: did not take the image without the layer that it seemed to have, so that all were sent: "
         "podman load --quiet: no",
     )
     archive = store / "archive-0"
@@ -180,7 +182,7 @@ def test_podman_that_does_not_answer(
 ) -> None:
     monkeypatch.setattr("fastlayers.engines.program._ANSWER", 0.2)
     program("podman", "exec sleep 1000")
-    with pytest.raises(DestinationError, match=r"^podman images --quiet: no answer within 0\.2 seconds$"):
+    with pytest.raises(DestinationError, match=r"^podman images: no answer within 0\.2 seconds$"):
         load(store, "podman:app")
 
 
@@ -212,7 +214,7 @@ def test_a_program_that_has_all_of_an_archive_is_ended_by_a_signal(
 
 def test_podman_that_does_not_work(store: Path, program: Callable[[str, str], None]) -> None:
     program("podman", "echo 'Error: cannot\nwork' >&2; exit 125")
-    with pytest.raises(DestinationError, match=r"^podman images --quiet: Error: cannot work$"):
+    with pytest.raises(DestinationError, match=r"^podman images: Error: cannot work$"):
         load(store, "podman:app")
 
 
@@ -224,6 +226,23 @@ def test_what_podman_says_is_cut_to_one_line(store: Path, program: Callable[[str
     with pytest.raises(DestinationError, match=r"^podman load --quiet: layer xx+ \.\.\. xx+: no space left$") as caught:
         load(store, "podman:app")
     assert len(one_line(caught)) < 450
+
+
+@pytest.mark.parametrize("there", ["listening", "left behind", "gone"])
+def test_ctr_is_not_patient_where_nobody_listens(
+    there: str, store: Path, program: Callable[[str, str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is asked all the same: it may be a script that knows another containerd."""
+    program("ctr", 'echo "$@" > log; echo "ctr: failed to dial" >&2; exit 1')
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{folder}/s")
+        if there == "listening":
+            server.listen()
+        monkeypatch.setenv("CONTAINERD_ADDRESS", f"unix://{folder}/{'absent' if there == 'gone' else 's'}")
+        with pytest.raises(DestinationError, match=r"^ctr content ls: ctr: failed to dial$"):
+            load(store, "containerd:app:1")
+    patience = "" if there == "listening" else "--connect-timeout=1s "
+    assert (store / "log").read_text() == f"{patience}content ls --quiet\n"
 
 
 def test_nerdctl_gets_all_under_another_name(store: Path, program: Callable[[str, str], None]) -> None:

@@ -182,7 +182,7 @@ REUSE = [
          layout_with({"annotations": {"dev.fastlayers.plan": "7"}})),
     Case("an image that says nothing", (*NEXT, "oci:image"), PLAN, "oci:image: this image does not say which paths",
          layout_with({"annotations": {}})),
-    Case("an image with a layer too many", (*NEXT, "oci:image"), IMAGE, "2 layers, but 1 diff IDs",
+    Case("an image with a layer too many", (*NEXT, "oci:image"), IMAGE, "its layers is 2, that of its diff IDs 1",
          layout_with({"layers": [{"digest": "sha256:0", "size": 1}, {}]})),
     Case("an image with a layer of no size", (*NEXT, "oci:image"), IMAGE, "not a whole image: KeyError 'size'",
          layout_with({"layers": [{"digest": "sha256:0"}]})),

@@ -229,7 +229,7 @@ BASES = [
          text("base.tar", docker())),
     Case("no such layer", ON, IMAGE, "no member gone", text("base.tar", docker(Layers=["gone"]))),
     Case("no such config", ON, IMAGE, "no member gone", text("base.tar", docker(Config="gone"))),
-    Case("more layers than diff IDs", ON, IMAGE, "2 layers, but 1",
+    Case("more layers than diff IDs", ON, IMAGE, "the number of its layers is 2, that of its diff IDs 1",
          text("base.tar", docker(Layers=["l/layer.tar"] * 2))),
     Case("layer with other bytes", ON, IMAGE, "not those of", text("base.tar", docker(layer=bytes(10240)))),
     Case("diff ID that is a number", ON, IMAGE, "base.tar: ",

@@ -15,7 +15,7 @@ from fastlayers import Closure, plan_layers
 from fastlayers.errors import PlanError
 from fastlayers.layering.guidance import Guidance, Rule, Rules, read_closures, read_rules
 from fastlayers.layering.history import learn
-from fastlayers.layering.plan import read_plan
+from fastlayers.layering.strategies import read_plan
 from fastlayers.sources import nix_json
 
 Names = dict[str, list[str]]
@@ -202,7 +202,7 @@ def test_rules() -> None:
     assert names(plan_layers(closure, 9, guidance=Guidance(rules=rules), exclude=[closure.paths[0]]).layers) != layers
     whole = Rules((Rule(closure.paths[0], "own"),))
     assert (closure.paths[0],) in plan_layers(closure, 2, guidance=Guidance(rules=whole)).layers
-    with pytest.raises(PlanError, match="the rules ask for 6 layers of their own; 3 leave none for what remains"):
+    with pytest.raises(PlanError, match="the rules' own layers are 6: a limit of 3 leaves none for what remains"):
         plan_layers(closure, 3, guidance=Guidance(rules=Rules((Rule("*", "own"),))))
 
 

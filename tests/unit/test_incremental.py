@@ -403,19 +403,59 @@ def test_a_blob_that_is_removed_meanwhile_is_made_again(
     assert len(blobs()) == 5
 
 
-def test_a_build_that_fails_leaves_a_new_layout_to_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    failing, other = parse_destination("oci:image:1"), parse_destination("oci:image:2")
-    failing.begin((), (), Codec(), local=True)
-    other.begin((), (), Codec(), local=True)
-    failing.abort()
-    assert Path("image/oci-layout").exists() and Path("image/blobs/sha256").is_dir()
-    other.abort()
-    assert sorted(os.listdir("image")) == ["blobs", "oci-layout"]  # the other had not made them
+@pytest.mark.usefixtures("store")
+def test_a_build_that_fails_leaves_a_new_layout_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    builds = [parse_destination(f"oci:image:{number}") for number in range(3)]
+    for failing in builds:
+        failing.begin((), (), Codec(), local=True)
+    for failing in builds[:-1]:
+        failing.abort()
+        assert Path("image/oci-layout").exists() and Path("image/blobs/sha256").is_dir()
+    builds[-1].abort()
+    assert not Path("image").exists()  # the last one has made nothing of it
+    Path("image").mkdir()
+    for failing in builds[:2]:
+        failing.begin((), (), Codec(), local=True)
+    for failing in builds[:2]:
+        failing.abort()
+    assert os.listdir("image") == []  # which was there
+    builds[0].begin((), (), Codec(), local=True)
+    builds[1].begin((), (), Codec(), local=True)
+    builds[0].abort()
+    build("named.json", "oci:image:2")
+    builds[1].abort()
+    assert sorted(os.listdir("image")) == ["blobs", "index.json", "oci-layout"]
     last = parse_destination("oci:new:1")
     last.begin((), (), Codec(), local=True)
     last.abort()
     assert not Path("new").exists()
+
+
+def test_builds_that_fail_at_once_leave_nothing_of_a_new_layout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second ends just after the first has seen that it is at work."""
+    monkeypatch.chdir(tmp_path)
+    first, second = parse_destination("oci:image:1"), parse_destination("oci:image:2")
+    first.begin((), (), Codec(), local=True)
+    (own,) = Path("image").glob(".fastlayers-*")
+    second.begin((), (), Codec(), local=True)
+    (others,) = {*Path("image").glob(".fastlayers-*")} - {own}
+    ending, listdir = threading.Thread(target=second.abort), os.listdir
+
+    def end_the_second(path: str) -> list[str]:
+        names = listdir(path)
+        monkeypatch.setattr(os, "listdir", listdir)
+        ending.start()
+        while others.exists():
+            time.sleep(0.001)
+        ending.join(0.1)
+        return names
+
+    monkeypatch.setattr(os, "listdir", end_the_second)
+    first.abort()
+    ending.join(60)
+    assert os.listdir() == []
 
 
 def lock_as_nfs_does(fd: int, flags: int) -> None:

@@ -136,7 +136,7 @@ def test_a_registry(registry: FakeRegistry) -> None:
     assert facts.platforms == ("linux/arm64",)
     with pytest.raises(ImageError, match="nothing for linux/riscv64; it has linux/arm64"):
         inspect_image(f"docker://{registry.host}/app:all", architecture="riscv64")
-    with pytest.raises(ImageError, match="absent: not there"):
+    with pytest.raises(ImageError, match=r"^docker://[^/]+/app:absent: there is no such image$"):
         inspect_image(f"docker://{registry.host}/app:absent")
 
 
@@ -144,8 +144,8 @@ def test_a_registry(registry: FakeRegistry) -> None:
     ("name", "says"),
     [
         ("oci:absent", "absent: No such file or directory"),
-        ("oci:image:2", "image: 0 images with the tag 2; there are 1$"),
-        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2; there are app:1$"),
+        ("oci:image:2", "image: 0 images with the tag 2; there is 1$"),
+        ("docker-archive:image.tar:app:2", "image.tar: 0 images named app:2; there is app:1$"),
         ("oci-archive:image/index.json", "not a tar archive"),
         ("oci:.", ".: no index.json: not an OCI layout"),
         ("oci:image.tar", "image.tar: not a folder: an archive is oci-archive:FILE or docker-archive:FILE"),

@@ -15,7 +15,7 @@ from fastlayers import (
     read_plan,
 )
 from fastlayers.closure import Closure
-from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
+from fastlayers.layering.strategies import DEFAULT_STRATEGY, STRATEGIES
 from stores import APP, BASE, LIB
 
 

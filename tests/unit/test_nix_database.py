@@ -301,7 +301,6 @@ def test_the_machine_s_own_store_is_asked_without_a_database(
     by_variables: Path, program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there is but the daemon's socket; nix-store itself knows the variables."""
-    database_of(by_variables)
     shutil.rmtree(by_variables / "state" / "db")
     write_file(program / "requisites.new", moved(by_variables, (program / "requisites").read_text())).rename(
         program / "requisites"

@@ -85,8 +85,10 @@ def test_credentials(folder: Path, registry: FakeRegistry) -> None:
     closed(registry)
     place = ("--to", f"docker://{registry.host}/lab/app:1")
     failed = fastlayers(*BUILD, *place, status=9)
-    assert failed.stderr == f"fastlayers: {registry.host}: asks for credentials, and none were found\n"
-    fastlayers(*BUILD, *place, "--creds", f"wrong:{SECRET}", status=9)
+    image, refusal = f"fastlayers: {place[1]}", "401 Unauthorized: UNAUTHORIZED"
+    assert failed.stderr == f"{image}: the registry asks for credentials, and none were found\n"
+    failed = fastlayers(*BUILD, *place, "--creds", f"wrong:{SECRET}", status=9)
+    assert failed.stderr == f"{image}: access with the credentials from --creds is refused: {refusal}\n"
     fastlayers(*BUILD, *place, "--creds", f"user:{SECRET}")
     entry = {"username": "user", "password": SECRET}
     Path("auth.json").write_text(json.dumps({"auths": {f"{registry.host}/lab": entry}}))
@@ -120,7 +122,8 @@ def test_credentials_are_for_one_registry(folder: Path, registry: FakeRegistry, 
         (["--to", "oci:image", "--creds", f"user:{SECRET}"], "--creds is for a destination docker://"),
         (["--to", "oci:image", "--push-base", "localhost/a:1"], "--push-base is for a destination docker://"),
         (["--to", "oci:image", "--mount-from", "a"], "--mount-from is for a destination docker://"),
-        (["--to", "docker://localhost/app", "--mount-from", "A"], "--mount-from localhost/A: not an image reference"),
+        (["--to", "docker://localhost/app", "--mount-from", "A"], "fastlayers: --mount-from A: expected REPOSITORY, "),
+        (["--to", "docker://localhost/app", "--mount-from", "a:1"], "--mount-from a:1: expected REPOSITORY, "),
         (["--to", "docker://localhost/app", "--push-base", "localhost/A"], "--push-base localhost/A: not an image"),
         (["--to", "docker://localhost/app", "--push-base", "oci:a"], "--push-base oci:a: expected docker://HOST"),
         (["--to", "docker://localhost/app", "--tls-verify=maybe"], "--tls-verify"),
@@ -134,14 +137,23 @@ def test_command_lines_that_are_wrong(arguments: list[str], reason: str, folder:
     assert reason in fastlayers(*BUILD, *arguments, status=2).stderr
 
 
+@pytest.mark.parametrize("option", ["--authfile", "--cert-dir"])
+@pytest.mark.parametrize("command", [[*BUILD, "--to", "oci:image"], ["inspect", "oci:image"]], ids=["build", "inspect"])
+def test_what_an_option_names_has_to_be_there(command: list[str], option: str, folder: Path) -> None:
+    """Also where nobody asks for credentials."""
+    assert fastlayers(*command, option, "absent", status=9).stderr.startswith("fastlayers: absent: no")
+    assert not Path("image").exists()
+
+
 def test_push_base_and_mount_from(folder: Path, registry: FakeRegistry) -> None:
     host = f"docker://{registry.host}"
     fastlayers(*BUILD, "--to", f"{host}/lab/first:1")
     fastlayers(*BUILD, "--to", f"{host}/lab/second:1", "--mount-from", "lab/first")
     assert registry.image("lab/second", "1")
     assert sum(seen.query.get("from") == "lab/first" for seen in registry.seen) == 4
-    absent = fastlayers(*BUILD, "--to", f"{host}/lab/third:1", "--push-base", f"{host}/lab/absent:1", status=8)
-    assert "lab/absent:1: there is no such image to start from" in absent.stderr
+    for option in ("--push-base", "--previous"):
+        absent = fastlayers(*BUILD, "--to", f"{host}/lab/third:1", option, f"{host}/lab/absent:1", status=7)
+        assert absent.stderr == f"fastlayers: {host}/lab/absent:1: there is no such image\n"
     fastlayers(*BUILD, "--to", f"{host}/lab/third:1", "--push-base", f"{registry.host}/lab/first:1")
     assert registry.image("lab/third", "1")
 

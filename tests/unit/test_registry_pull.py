@@ -185,7 +185,7 @@ def test_what_is_asked_for_reading(registry: FakeRegistry) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (lambda m: m["layers"].pop(), "2 layers, but 3 diff IDs"),
+        (lambda m: m["layers"].pop(), "the number of its layers is 2, that of its diff IDs 3"),
         (lambda m: m.pop("config"), "not a whole image: KeyError"),
         (lambda m: m["layers"][0].update(mediaType="application/x"), "a layer of the type application/x"),
         (lambda m: m["layers"][0].update(digest="sha256:12"), "not a digest that is understood"),

@@ -109,8 +109,11 @@ def test_credentials_that_are_not_taken(
     text = one_line(caught) if credentials else str(caught.value)
     none_found = scheme == "Basic" and credentials is None
     assert ("asks for credentials, and none were found" if none_found else "401") in text and "\x1b" not in text
-    if scheme == "Bearer":
+    assert text.startswith(f"docker://{registry.host}/lab/app:1: ") and "blob" not in text
+    if scheme in ("Basic", "Bearer"):
         assert ("credentials from auth.json" in text) == (credentials is not None)
+    else:
+        assert ("in a way that is understood" in text) == (credentials is not None)
 
 
 def test_no_secret_is_in_what_is_printed(registry: FakeRegistry) -> None:

@@ -144,7 +144,7 @@ def test_a_token_server_without_tls_gets_no_credentials(
     elsewhere(monkeypatch)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificates.authority))
     secure.challenge, secure.authorize = f'Bearer realm="{registry.url}/token"', lambda seen: False
-    with pytest.raises(RegistryError, match=f"its token server: {registry.host} is to be asked without TLS"):
+    with pytest.raises(RegistryError, match=f"the registry's token server: {registry.host} is to be asked without TLS"):
         ask(secure.host)
     assert not registry.seen
 

@@ -20,6 +20,7 @@ from fake_registry import FakeRegistry, Reply, Seen
 from fastlayers import ImageError, PlanError, RegistryError, inspect_image, read_base, verify_image
 from fastlayers.cli import run
 from fastlayers.inspection.stores import LayoutStore
+from fastlayers.report import print_verdict
 from images import OCI, StoredImage, archive_of, digest_of, squeeze, tar_of
 
 ONE = tar_of(("etc", None), ("etc/one", b"1" * 5000), ("bin", "usr/bin"))
@@ -98,7 +99,8 @@ CASES = [
     Case("a wrong size of the config", replace(GOOD, manifest=set_in("config", "size", 7)), "bytes, not 7"),
     Case("a missing config", replace(GOOD, manifest=set_in("config", "digest", NOTHING)), f"{NOTHING}: not there"),
     Case("a missing manifest", replace(GOOD, entry=set_in("digest", NOTHING)), f"manifest {NOTHING}: not there"),
-    Case("a diff ID too few", replace(GOOD, config=without_diff_id), "1 diff IDs, but there are 2 layers"),
+    Case("a diff ID too few", replace(GOOD, config=without_diff_id),
+         "the number of its layers is 2, that of its diff IDs 1"),
     Case("swapped layers", replace(GOOD, manifest=swap),
          "the diff IDs of layers 1 and 2 are in another order than the layers"),
     Case("a wrong diff ID", replace(GOOD, config=set_in("rootfs", "diff_ids", 1, NOTHING)),
@@ -250,6 +252,20 @@ def test_every_image_without_a_tag_and_one_with(tmp_path: Path) -> None:
     assert str(fault) == "index.json: no image has the tag 3; there are 1, 2"
 
 
+def test_an_image_of_two_names_is_one(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Also where one of them is listed without a platform."""
+    GOOD.write(tmp_path / "image")
+    index = tmp_path / "image/index.json"
+    (entry,) = json.loads(index.read_text())["manifests"]
+    other = {**entry, "annotations": {"org.opencontainers.image.ref.name": "2"}}
+    for more in (other, {key: value for key, value in other.items() if key != "platform"}):
+        index.write_text(json.dumps({"schemaVersion": 2, "manifests": [entry, more]}))
+        verdict = verify_image(f"oci:{tmp_path}/image")
+        assert (verdict.faults, verdict.images, verdict.layers) == ((), 1, 2)
+        print_verdict(verdict, quiet=False)
+        assert ": good: 1 image, 2 layers, 6 entries, " in capfd.readouterr().out
+
+
 def test_indexes_in_indexes(tmp_path: Path) -> None:
     """As deep as anybody has them; one that leads to itself cannot be made, one that is too deep is refused."""
     GOOD.write(tmp_path / "image")
@@ -382,7 +398,7 @@ def docker_archive(folder: Path, change: Callable[[dict[str, Any], dict[str, byt
     ("change", "says"),
     [
         (lambda document, files: document["Layers"].reverse(), ["layer 1 is", "layer 2 is"]),
-        (lambda document, files: document["Layers"].pop(), ["manifest.json: 1 layers, but the manifest has 2"]),
+        (lambda document, files: document["Layers"].pop(), ["manifest.json: the number of its layers is 1, in"]),
         (lambda document, files: document.update(Config="blobs/sha256/x"), ["is that of no image in index.json"]),
         (lambda document, files: document.pop("Config"), ["manifest.json: Object missing required field `Config`"]),
         (lambda document, files: files.pop("oci-layout"), ["oci-layout: not there"]),
@@ -400,7 +416,7 @@ def test_an_archive_that_is_two(change: Any, says: list[str], tmp_path: Path) ->
     ("change", "says"),
     [
         (lambda document, files: document["Layers"].reverse(), ["are in another order than the layers"]),
-        (lambda document, files: document["Layers"].pop(), ["2 diff IDs, but there are 1 layers"]),
+        (lambda document, files: document["Layers"].pop(), ["the number of its layers is 1, that of its diff IDs 2"]),
         (lambda document, files: document.update(Config="c.json"), ["config c.json: ", "no member c.json"]),
         (lambda document, files: files.update({document["Config"]: b"{}"}), ["`architecture`", "its bytes"]),
         (lambda document, files: files.pop(document["Layers"][0]), ["layer 1 (blobs/", ": not there"]),
@@ -441,7 +457,7 @@ def test_a_document_that_is_too_large(name: str, oci: bool, tmp_path: Path, monk
 def test_a_name_that_the_archive_does_not_have(tmp_path: Path) -> None:
     image = docker_archive(tmp_path, lambda document, files: None, oci=True)
     (fault,) = verify_image(f"{image}:other:1").faults
-    assert str(fault) == "manifest.json: no image is named other:1; there are app:1"
+    assert str(fault) == "manifest.json: no image is named other:1; there is app:1"
 
 
 @pytest.mark.parametrize(
@@ -484,7 +500,7 @@ def test_a_registry(registry: FakeRegistry) -> None:
     assert list(map(str, faults)) == [f"{L1}: {len(squeeze(ONE))} bytes, but the manifest says 7"]
     del registry.blobs["app", STORED[1]]
     assert f"{L2}: not there" in map(str, verify_image(f"docker://{registry.host}/app:1").faults)
-    with pytest.raises(ImageError, match="absent: not there"):
+    with pytest.raises(ImageError, match=r"^docker://[^/]+/app:absent: there is no such image$"):
         verify_image(f"docker://{registry.host}/app:absent")
 
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from ..compression import Codec
     from ..destinations import Destination
     from ..image import Settings
+    from ..layer import Profile
     from ..layering.guidance import Guidance
     from ..layering.pipeline import Pipeline
     from ..layering.plan import LayerPlan
@@ -106,20 +107,7 @@ Examples:
     add_customisation(parser)
     parser.add_argument("--name", metavar="NAME[:TAG]", help="The image's name, where a destination has none.")
     parser.add_argument("--tag", metavar="TAG", help="Its tag.")
-    parser.add_argument(
-        "--mtime",
-        default="1",
-        metavar="DATE",
-        help="Of all files: a date, or seconds since 1970. [default: %(default)s]",
-    )
-    parser.add_argument(
-        "--uid", type=not_negative, default=0, metavar="N", help="Owner of all files. [default: %(default)s]"
-    )
-    parser.add_argument(
-        "--gid", type=not_negative, default=0, metavar="N", help="Group of all files. [default: %(default)s]"
-    )
-    parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
-    parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
+    _add_profile(parser)
     add_access(parser)
     add_push(parser)
     add_verify_store(parser)
@@ -135,12 +123,29 @@ Examples:
     )
 
 
+def _add_profile(parser: Parser) -> None:
+    """Add what all files have in common; :func:`_profile` reads it."""
+    parser.add_argument(
+        "--mtime",
+        default="1",
+        metavar="DATE",
+        help="Of all files: a date, or seconds since 1970. [default: %(default)s]",
+    )
+    parser.add_argument(
+        "--uid", type=not_negative, default=0, metavar="N", help="Owner of all files. [default: %(default)s]"
+    )
+    parser.add_argument(
+        "--gid", type=not_negative, default=0, metavar="N", help="Group of all files. [default: %(default)s]"
+    )
+    parser.add_argument("--uname", default="root", metavar="NAME", help="The owner's name. [default: %(default)s]")
+    parser.add_argument("--gname", default="root", metavar="NAME", help="The group's name. [default: %(default)s]")
+
+
 def run(options: argparse.Namespace) -> None:
     """Build the image."""
     from ..base import parse_reference
     from ..build import build_image
     from ..customisation import named_store_paths
-    from ..layer import Profile
     from ..report import print_build, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
@@ -155,7 +160,7 @@ def run(options: argparse.Namespace) -> None:
     registries = _registries(options)
     targets = _destinations(options, access)
     codec = _codec(options.compress or ("gzip" if registries else "none"))
-    profile = Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
+    profile = _profile(options)
     settings = read_settings(options)
     pipeline = read_pipeline_option(options)
     customisation = read_customisation(options)
@@ -222,7 +227,7 @@ def _layer_plan(
     options: argparse.Namespace, closure: Closure, pipeline: Pipeline | None, guidance: Guidance
 ) -> LayerPlan | None:
     """The plan that the options give; None where one is to be made by a strategy."""
-    from ..layering.plan import plan_pipeline, read_plan
+    from ..layering.strategies import plan_pipeline, read_plan
 
     if options.plan is not None:
         return read_plan(options.plan, closure, exclude=options.exclude)
@@ -321,6 +326,12 @@ def _codec(compress: str) -> Codec:
         return Codec(name, int(level) if colon else None)  # type: ignore[arg-type]
     except ValueError as error:
         raise UsageError(f"--compress {compress}: {error}") from None
+
+
+def _profile(options: argparse.Namespace) -> Profile:
+    from ..layer import Profile
+
+    return Profile(options.uid, options.gid, options.uname, options.gname, _mtime(options.mtime))
 
 
 def _mtime(text: str) -> int:

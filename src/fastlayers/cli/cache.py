@@ -9,6 +9,10 @@ from ..errors import DestinationError
 from .options import add_cache_folder, size
 from .parser import Parser, UsageError, complete, complete_words
 
+TYPE_CHECKING = False  # importing it from typing takes a tenth of --help
+if TYPE_CHECKING:
+    from typing import Any
+
 __all__ = ["define", "run"]
 
 _ACTIONS = ("info", "verify", "prune", "clear")
@@ -52,7 +56,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Do what is asked for."""
     from ..cache import DigestCache, default_folder
-    from ..report import print_lines
+    from ..report import counted, print_lines
 
     if options.action != "prune" and (options.older_than is not None or options.max_size is not None):
         raise UsageError("--older-than and --max-size are for prune")
@@ -60,6 +64,7 @@ def run(options: argparse.Namespace) -> None:
     if folder is None:
         raise DestinationError("there is no home to have a cache in: name one, --cache DIR")
     cache = DigestCache(folder)
+    facts: dict[str, Any]
     entries = list(cache.entries())
     damaged = [entry.path for entry in entries if not entry.whole]
     if options.action in ("info", "verify"):
@@ -80,8 +85,8 @@ def run(options: argparse.Namespace) -> None:
         print(json.dumps(facts, indent=2))
     else:
         lines = [f"{path}: damaged" for path in damaged] if options.action == "verify" else []
-        did = f"{facts['removed']} removed" if "removed" in facts else f"{facts['layers']} layers"
-        print_lines([*lines, f"{folder}: {did}, {facts['bytes']:,} bytes"])
+        did = f"{facts['removed']} removed" if "removed" in facts else counted(facts["layers"], "layer")
+        print_lines([*lines, f"{folder}: {did}, {counted(facts['bytes'], 'byte')}"])
     if options.action == "verify" and damaged:
         raise SystemExit(1)
 

@@ -53,10 +53,10 @@ Exit statuses:
   5   the configuration is wrong, or names paths that are not in the closure
   6   a file cannot go into a layer, changed while it was read, or is not what
       Nix registered
-  7  an image cannot be read, is not whole, or has faults
+  7   an image cannot be read, is not whole, or has faults
   8   a destination cannot be written; an engine cannot be reached, or refuses
   9   a registry cannot be reached, or refuses
-  130 interrupted (143: terminated)
+  130 interrupted (143: terminated; 141: nobody reads what is printed)
 """
 
 
@@ -99,9 +99,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
     except _Stopped as stopped:
         status = _fail("interrupted" if stopped.signum == signal.SIGINT else "terminated", 128 + stopped.signum)
     except BrokenPipeError:
-        # The reader has gone, and with it the way to tell; Python must not try once more at exit.
+        # Who reads has enough, as head has: the end that SIGPIPE gives others. Python must not try once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        status = _fail("standard output: Broken pipe", 8)
+        status = 128 + signal.SIGPIPE
     except RecursionError:
         status = _fail("a document is nested too deeply", 1)
     except MemoryError:

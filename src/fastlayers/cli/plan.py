@@ -44,7 +44,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Print the plan."""
     from ..clients import check_layer_count, layer_limit
-    from ..layering.plan import plan_layers, plan_pipeline
+    from ..layering.strategies import plan_layers, plan_pipeline
     from ..report import print_lines, print_plan
 
     check_planning(options, "pipeline", "strategy")

@@ -25,7 +25,11 @@ __all__ = [
     "read_pipeline_option",
 ]
 
-STRATEGY_NAMES = ("expected-cost", "popularity", "auto")  # of fastlayers.layering.plan.STRATEGIES, the default first
+STRATEGY_NAMES = (
+    "expected-cost",
+    "popularity",
+    "auto",
+)  # of layering.strategies.STRATEGIES, the default first
 _GUIDED = STRATEGY_NAMES[:1]
 _GUIDANCE = ("previous", "history", "rules", "min_layer_size", "max_layer_size")
 

@@ -45,6 +45,7 @@ def read_access(options: argparse.Namespace) -> RegistryAccess:
 
     Raises:
         UsageError: ``--creds`` is not of its form.
+        RegistryError: the file or folder that another option names is not there.
     """
     from ..registry.access import Credentials, RegistryAccess
 
@@ -54,7 +55,9 @@ def read_access(options: argparse.Namespace) -> RegistryAccess:
         if not user or not colon:
             raise UsageError("--creds: expected USER:PASSWORD")
         credentials = Credentials(user, password, place="--creds")
-    return RegistryAccess(credentials, options.authfile, options.cert_dir, options.tls_verify == "true")
+    access = RegistryAccess(credentials, options.authfile, options.cert_dir, options.tls_verify == "true")
+    access.check()
+    return access
 
 
 def add_push(parser: Parser) -> None:
@@ -72,18 +75,20 @@ def add_push(parser: Parser) -> None:
 def read_push(options: argparse.Namespace) -> PushOptions:
     """What the options say; ``--arch`` and ``--variant`` count too.
 
+    Without ``--push-base`` and ``--arch`` a push starts from ``--previous``, where that is an image in a registry.
+
     Raises:
         UsageError: a reference is none.
     """
     from ..destinations import TRANSPORTS
     from ..registry.access import PushOptions
-    from ..registry.reference import Reference
+    from ..registry.reference import NAME, Reference
 
     if options.push_base and options.push_base.partition(":")[0] in {*TRANSPORTS} - {"docker"}:
         raise UsageError(f"--push-base {options.push_base}: expected docker://HOST[:PORT]/REPOSITORY[:TAG]")
     base = checked("--push-base", Reference.parse, options.push_base) if options.push_base else None
     if base is None and not options.arch and (options.previous or "").startswith("docker://"):
         base = checked("--previous", Reference.parse, options.previous)  # whose layers the plan keeps
-    if options.mount_from:
-        checked("--mount-from", Reference.parse, f"localhost/{options.mount_from}")
+    if options.mount_from and not all(map(NAME.fullmatch, options.mount_from.split("/"))):
+        raise UsageError(f"--mount-from {options.mount_from}: expected REPOSITORY, without a host and a tag")
     return PushOptions(base, options.mount_from, options.arch or "", options.variant)

@@ -71,7 +71,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Print the comparison."""
     from ..errors import PlanError
-    from ..layering.plan import STRATEGIES
+    from ..layering.strategies import STRATEGIES
     from ..report import print_lines, print_replays
     from ..reuse.reading import closure_of
     from ..reuse.replay import planned, replay
@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> None:
 def _planner(name: str, limit: int) -> Planner:
     from ..layering.guidance import Guidance
     from ..layering.history import ChangeHistory
-    from ..layering.plan import STRATEGIES, plan_layers
+    from ..layering.strategies import STRATEGIES, plan_layers
 
     learnt = ChangeHistory()  # from all but the newest, so that a step costs the same however long the history is
 

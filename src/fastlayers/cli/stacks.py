@@ -78,7 +78,7 @@ def read_reader(options: argparse.Namespace, sources: Sequence[str]) -> StackRea
     from functools import partial
 
     from ..base import parse_reference
-    from ..layering.plan import plan_layers
+    from ..layering.strategies import plan_layers
     from ..reuse.reading import IMAGES, StackReader
 
     check_sources([*sources, *options.closures])

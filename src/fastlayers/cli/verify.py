@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     from ..base import parse_reference
     from ..inspection.verify import verify_image
-    from ..report import print_lines, print_verdict, start_progress
+    from ..report import counted, print_lines, print_verdict, start_progress
 
     checked("IMAGE", parse_reference, options.image)
     progress = start_progress("verifying", quiet=options.quiet)
@@ -61,5 +61,4 @@ def run(options: argparse.Namespace) -> None:
     else:
         print_verdict(verdict, quiet=options.quiet)
     if verdict.faults:
-        count = len(verdict.faults)
-        raise ImageError(f"{options.image}: {count} fault{'s' if count > 1 else ''}")
+        raise ImageError(f"{options.image}: {counted(len(verdict.faults), 'fault')}")

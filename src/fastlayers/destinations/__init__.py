@@ -28,6 +28,7 @@ class Destination(Protocol):
     Attributes:
         waits: its sinks wait for others more than they work, so that more of them than cores may be at it.
         sent: bytes that went to another program so far, besides what its sinks sent; None where none ever do.
+        read: bytes of files that it has read for layers itself so far, besides what was read for its sinks.
         notes: what the user should know of how it went, a line each.
     """
 
@@ -41,6 +42,9 @@ class Destination(Protocol):
 
     @property
     def sent(self) -> int | None: ...
+
+    @property
+    def read(self) -> int: ...
 
     @property
     def notes(self) -> Sequence[str]: ...

@@ -55,6 +55,11 @@ class ArchiveStream:
         self._leave_out = leave_out
         self._in_order = LayersInOrder(self.tar, layers, self._member_name, codec, spool, spool_place)
 
+    @property
+    def read(self) -> int:
+        """Bytes of files that were read for layers."""
+        return self._in_order.read
+
     def add_base(self, base: Sequence[Blob]) -> None:
         """Write the layers of a base image, before all others."""
         for blob in base:
@@ -103,6 +108,11 @@ class Archive:
         self._partial: str | None = None
         self._spool: str | None = None
         self._spool_place = self._place
+        self._stream: ArchiveStream | None = None
+
+    @property
+    def read(self) -> int:
+        return 0 if self._stream is None else self._stream.read
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -148,12 +158,13 @@ class Archive:
                 assert self._fd is not None
                 os.pwrite(self._fd, self._header(layer.digest, layer.size), self._offsets[index])
                 return
+            assert self._stream is not None
             self._stream.add(index, layer)
 
     def finish(self, image: Image) -> None:
         with self._errors():
+            assert self._stream is not None and self._fd is not None
             self._stream.end(image, self._name)
-            assert self._fd is not None
             if self._partial is not None:
                 flush(self._fd)
             fd, self._fd = self._fd, None

@@ -43,7 +43,7 @@ class EngineImage:
         self._unchecked = replace(name, tag=f"fastlayers-{secrets.token_hex(8)}")
         self._load: Load | None = None
         self._stream: ArchiveStream | None = None
-        self._sent_before = 0
+        self._sent_before = self._read_before = 0
         self._refusal: Refused | None = None
         self._spool: str | None = None
         self._spool_place = ""
@@ -53,6 +53,10 @@ class EngineImage:
     def sent(self) -> int:
         """Bytes of archives that went to the engine so far."""
         return self._sent_before + (0 if self._stream is None else self._stream.tar.position)
+
+    @property
+    def read(self) -> int:
+        return self._read_before + (0 if self._stream is None else self._stream.read)
 
     def begin(
         self, base: Sequence[Blob], layers: Sequence[MeasuredLayer], codec: Codec, *, local: bool
@@ -95,7 +99,8 @@ class EngineImage:
             self._keep(refusal)
             self._send_all(image)
             self.notes = (
-                f"{self._place}: did not take the image without the {self._left_out} layers that it seemed to have, "
+                f"{self._place}: did not take the image without the "
+                f"{'layer' if self._left_out == 1 else f'{self._left_out} layers'} that it seemed to have, "
                 f"so that all were sent: {refusal}",
             )
         self._load = None
@@ -155,7 +160,7 @@ class EngineImage:
         if self._engine.checks:
             self._engine.drop(self._unchecked)
         self._load = None  # not before, so that a signal until here drops the name
-        self._sent_before, self._stream = self.sent, None
+        self._sent_before, self._read_before, self._stream = self.sent, self.read, None
         self._open(Held())
         for index, layer in enumerate(image.layers):
             self._add(index, layer)

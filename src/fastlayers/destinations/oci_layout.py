@@ -27,6 +27,8 @@ __all__ = ["OciLayout"]
 _REF_NAME = "org.opencontainers.image.ref.name"
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
 _LOCK = ".fastlayers-lock"  # where a folder itself cannot be locked
+_MADE = ".fastlayers-made"  # what builds that have failed leave to the last one at work to remove, a name a line
+_PARTS = ("", "oci-layout", "blobs", "blobs/sha256")  # of an empty layout, in the order in which they are made
 _ALIVE = "alive"  # in the work folder, locked as long as its build runs; a file, which NFS locks too
 _NO_LOCKS = (errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _WORK = re.compile("[.]fastlayers-[0-9a-f]{16}")  # the folder of a build at work
@@ -41,6 +43,7 @@ class OciLayout:
 
     waits = False
     sent = None
+    read = 0
     notes = ()
 
     def __init__(self, path: str, name: ImageName, *, prune: bool = False, verify: bool = False) -> None:
@@ -48,7 +51,7 @@ class OciLayout:
         self._name = name
         self._prune = prune
         self._verify = verify
-        self._made: list[str] = []  # what was not there before, outermost first
+        self._made: set[str] = set()  # of the parts those that were not there before
         self._work: str | None = None
         self._lock: int | None = None
         self._alive: int | None = None  # locked as long as the work folder is needed: a killed build's is not
@@ -90,7 +93,7 @@ class OciLayout:
         with self._locked():
             self._read_index()  # is there a wrong one, say so now
             if not os.path.exists(self._in("oci-layout")):  # first, so that it is never a folder of other things
-                self._made.append(self._in("oci-layout"))
+                self._made.add("oci-layout")
                 with open(self._in("oci-layout"), "xb") as file:
                     file.write(b'{"imageLayoutVersion":"1.0.0"}')
             for folder in ("blobs", "blobs/sha256"):
@@ -122,6 +125,8 @@ class OciLayout:
                 self._place(image)
                 self._index = self._written("index.json", self._new_index(image.index_entry(self._name)))
                 os.rename(self._index, self._in("index.json"))
+                with contextlib.suppress(OSError):  # mostly since there is none
+                    os.unlink(self._in(_MADE))
                 if self._prune:
                     self._remove_unnamed()
                     self._remove_abandoned()
@@ -134,43 +139,58 @@ class OciLayout:
                             os.unlink(blob)
                 raise
         self._made.clear()
-        self.abort()
+        self._release()
 
     def abort(self) -> None:
+        began = self._work is not None
+        self._release()
+        # Of a new layout that nobody has completed the last one removes all, whoever has made it.
+        if self._made or (began and not os.path.exists(self._in("index.json"))):
+            with contextlib.suppress(OSError), self._locked():
+                self._unmake()
+        self._made.clear()
+
+    def _release(self) -> None:
+        """Remove what nobody else needs."""
         self._ready.clear()
         self._placed.clear()
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
             self._work = None
-        if self._alive is not None:
-            os.close(self._alive)
-            self._alive = None
+        alive, self._alive = self._alive, None  # first: a signal may come between any two lines
+        if alive is not None:
+            os.close(alive)
         self._unlock()
-        if self._made:
-            with contextlib.suppress(OSError), self._locked():
-                self._unmake()
-        self._made.clear()
 
     def _unmake(self) -> None:
-        """Remove what was not there before, while it is as empty as it was made, and no other build counts on it."""
+        """Remove what was not there before, while it is as empty as it was made; where other builds count on it, the
+        last of them does."""
+        with contextlib.suppress(FileNotFoundError), open(self._in(_MADE), encoding="utf-8") as file:
+            self._made.update(file.read().splitlines())
         if any(_WORK.fullmatch(name) for name in os.listdir(self._path)):
+            with open(self._in(_MADE), "w", encoding="utf-8") as file:
+                file.writelines(f"{name}\n" for name in sorted(self._made))
             return
-        for path in reversed(self._made):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._in(_MADE))
+        for name in reversed(_PARTS):
+            if name not in self._made:
+                continue
             with contextlib.suppress(OSError):
-                if path == self._in("oci-layout"):
+                if name == "oci-layout":
                     if not os.path.exists(self._in("index.json")):
-                        os.unlink(path)
+                        os.unlink(self._in(name))
                 else:
-                    if path == self._path and os.listdir(path) == [_LOCK]:
+                    if name == "" and os.listdir(self._path) == [_LOCK]:
                         os.unlink(self._in(_LOCK))
-                    os.rmdir(path)
+                    os.rmdir(self._in(name))
 
     def _make_folder(self, name: str) -> None:
-        self._made.append(self._in(name))  # before it is: a signal may come between any two lines
+        self._made.add(name)  # before it is: a signal may come between any two lines
         try:
             os.mkdir(self._in(name))
         except OSError:
-            self._made.pop()
+            self._made.discard(name)
             if not os.path.isdir(self._in(name)):  # else another build was faster
                 raise
 
@@ -180,7 +200,8 @@ class OciLayout:
             if not self._there(layer.digest, layer.size):  # another build has removed it meanwhile
                 path = os.path.join(self._work or "", str(index))
                 sink = NewFile(path, self._path)
-                make_layer(LayerTask(self._layers[index].recipe, self._codec, (sink,), known=layer, trust=False))
+                task = LayerTask(self._layers[index].recipe, self._codec, (sink,), known=layer, trust=False)
+                self.read += make_layer(task).read
                 self._flush(path)
                 self._ready.append((path, layer))
         for path, layer in self._ready:

@@ -48,7 +48,7 @@ class Registry:
     """An image in a registry, under a tag."""
 
     waits = True
-    sent = 0  # but for what its sinks sent
+    sent = read = 0  # but for its sinks
     notes: Sequence[str] = ()
 
     def __init__(
@@ -138,7 +138,7 @@ class Registry:
             top = None  # whether we may push, the registry says when we do
         if top is None:
             if self._options.base is not None:
-                raise DestinationError(f"{start}: there is no such image to start from")
+                raise ImageError(f"{start}: there is no such image")
             return _Previous(Holdings(mount_from=self._options.mount_from))
         architecture = self._options.architecture or default_architecture()
         try:
@@ -175,10 +175,13 @@ class Registry:
         for measured, layer in zip(self._layers, image.layers, strict=True):
             sink = RegistrySink(session, self._holdings)
             task = LayerTask(measured.recipe, self._codec, (sink,), known=layer, trust=False)
-            sent += [delivery.bytes for delivery in make_layer(task).deliveries if delivery.bytes]
+            made = make_layer(task)
+            self.read += made.read
+            sent += [delivery.bytes for delivery in made.deliveries if delivery.bytes]
         if sent:
             self.sent += sum(sent)
-            self.notes = (f"{self._reference}: {len(sent)} layers of the image before were lost, and are sent again",)
+            lost = "1 layer" if len(sent) == 1 else f"{len(sent)} layers"
+            self.notes = (f"{self._reference}: it had lost {lost} of the image before: sent again",)
 
 
 def push_blobs(

@@ -83,19 +83,22 @@ class DockerEngine:
         try:
             self._change("POST", f"/containers/create?name={container}", tried)
         except BaseException:
-            wait([background(partial(self._remove_container, container))], timeout=_PARTING)
+            wait([background(partial(self._remove_what_comes, container))], timeout=_PARTING)
             raise
-        self._remove_container(container)
+        status, data = self._remove(container)
+        if status != 404 and not 200 <= status < 300:  # not Refused: the image was taken
+            raise DestinationError(f"{self._place}: cannot remove the container {container}: {_message(status, data)}")
         target = f"repo={quote(name.repository or '', safe='')}&tag={quote(name.tag or 'latest')}"
         self._change("POST", f"/images/{quote(loaded.full or '')}/tag?{target}")
         self.drop(loaded)
 
-    def _remove_container(self, name: str | None) -> None:
-        """Remove a container, also one that the engine is about to make."""
+    def _remove(self, container: str | None) -> tuple[int, bytes]:
+        return self._ask("DELETE", f"/containers/{container}?force=1&v=1", timeout=_FAREWELL)
+
+    def _remove_what_comes(self, container: str | None) -> None:
+        """Remove a container also if the engine has yet to make it; why the build fails is told already."""
         end = time.monotonic() + _COMING
-        while self._ask("DELETE", f"/containers/{name}?force=1&v=1", timeout=_FAREWELL)[0] == 404:
-            if time.monotonic() > end:
-                return
+        while self._remove(container)[0] == 404 and time.monotonic() < end:
             time.sleep(_POLL)
 
     def drop(self, loaded: ImageName) -> bool:

@@ -40,14 +40,15 @@ def ask(*command: str, whole: bool = True) -> str:
     Raises:
         DestinationError: it fails, or does not end.
     """
+    place = " ".join([word for word in command if not word.startswith("-")][:3])
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=_ANSWER)
     except subprocess.TimeoutExpired:
-        raise DestinationError(f"{' '.join(command[:3])}: no answer within {_ANSWER:g} seconds") from None
+        raise DestinationError(f"{place}: no answer within {_ANSWER:g} seconds") from None
     except OSError as error:
         raise DestinationError(f"{command[0]}: {error.strerror}") from None
     if done.returncode and whole:
-        raise DestinationError(f"{' '.join(command[:3])}: {_said(done.stderr, done.returncode)}")
+        raise DestinationError(f"{place}: {_said(done.stderr, done.returncode)}")
     return done.stdout.decode(errors="replace")
 
 

@@ -55,7 +55,7 @@ def compare_docker_image(image: DockerImage, findings: Findings, *, whole: bool)
         return
     paths = [blob_path(layer.digest) for layer in manifest.layers]
     if len(paths) != len(image.layers):
-        findings.add("manifest.json", f"{len(image.layers)} layers, but the manifest has {len(paths)}")
+        findings.add("manifest.json", f"the number of its layers is {len(image.layers)}, in the manifest {len(paths)}")
         return
     for number, (path, other) in enumerate(zip(image.layers, paths, strict=True), 1):
         if path != other:

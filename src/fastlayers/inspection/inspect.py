@@ -12,15 +12,15 @@ from ..base import LAYER_TYPES, names_there
 from ..compression import codec_of
 from ..errors import ImageError
 from ..image import blob_path
+from ..layering.carried import PATHS
 from ..registry.access import RegistryAccess
 from ..registry.platforms import choose_platform, default_architecture, platform_name
 from ..registry.repository import INDEXES
 from .documents import Config, Descriptor, DockerImage, Index, Manifest, parse
 from .stores import LayoutStore, Store, errors_of, open_store
 
-__all__ = ["PATHS", "ImageFacts", "LayerFacts", "inspect_image"]
+__all__ = ["ImageFacts", "LayerFacts", "inspect_image"]
 
-PATHS = "dev.fastlayers.paths"  # the annotation of a layer that lists its nodes, as a JSON list
 _DEEPEST = 5  # indexes in indexes
 
 
@@ -218,7 +218,8 @@ def _of_docker(store: LayoutStore, image: DockerImage) -> ImageFacts:
     """What a docker archive tells that is no OCI layout."""
     config = parse(store.files.read(image.config), Config, image.config)
     if len(image.layers) != len(config.rootfs.diff_ids):
-        raise ImageError(f"{len(image.layers)} layers, but {len(config.rootfs.diff_ids)} diff IDs")
+        count = len(config.rootfs.diff_ids)
+        raise ImageError(f"the number of its layers is {len(image.layers)}, that of its diff IDs {count}")
     facts: list[tuple[str | None, int, str | None, str, Mapping[str, str]]] = []
     for path, diff_id in zip(image.layers, config.rootfs.diff_ids, strict=True):
         with store.files.open(path) as file:
@@ -245,7 +246,7 @@ def _of_docker(store: LayoutStore, image: DockerImage) -> ImageFacts:
 def _layers(facts: list[Any], config: Config, place: str) -> tuple[LayerFacts, ...]:
     diff_ids = config.rootfs.diff_ids
     if len(facts) != len(diff_ids):
-        raise ImageError(f"{place}: {len(diff_ids)} diff IDs for {len(facts)} layers")
+        raise ImageError(f"{place}: the number of its layers is {len(facts)}, that of its diff IDs {len(diff_ids)}")
     told = [entry for entry in config.history or () if not entry.get("empty_layer")]
     history = [str(entry.get("comment") or entry.get("created_by") or "") for entry in told]
     history = history if len(history) == len(facts) else [""] * len(facts)

@@ -132,11 +132,11 @@ def diff_ids_of(config: Config, layers: int, place: str, findings: Findings) -> 
     """The config's diff IDs, where there is one for each layer."""
     diff_ids = config.rootfs.diff_ids
     if len(diff_ids) != layers:
-        findings.add(place, f"{len(diff_ids)} diff IDs, but there are {layers} layers")
+        findings.add(place, f"the number of its layers is {layers}, that of its diff IDs {len(diff_ids)}")
         return None
     told = sum(not entry.get("empty_layer") for entry in config.history or ())
     if config.history and told != layers:
-        findings.notes.append(f"{place}: its history tells of {told} layers, but there are {layers}")
+        findings.notes.append(f"{place}: the number of layers that its history tells of is {told}, not {layers}")
     return diff_ids
 
 

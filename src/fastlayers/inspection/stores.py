@@ -114,14 +114,18 @@ class RegistryStore:
 
     def roots(self) -> list[Descriptor]:
         found = self._manifest(self._reference.digest or self._reference.tag or "latest")
+        if found is None:
+            raise ImageError("there is no such image")
         return [Descriptor(found.media_type, found.digest, len(found.data))]
 
     def document(self, descriptor: Descriptor, *, manifest: bool) -> bytes:
         if manifest:
-            data = self._manifest(descriptor.digest).data
-            if len(data) != descriptor.size:
-                raise ImageError(f"{descriptor.digest}: {len(data)} bytes, not {descriptor.size}")
-            return data
+            found = self._manifest(descriptor.digest)
+            if found is None:
+                raise ImageError(f"{descriptor.digest}: not there")
+            if len(found.data) != descriptor.size:
+                raise ImageError(f"{descriptor.digest}: {len(found.data)} bytes, not {descriptor.size}")
+            return found.data
         from ..registry.pull import read_small_blob
 
         if self.size(descriptor.digest) is None:
@@ -137,14 +141,13 @@ class RegistryStore:
         opener: Any = partial(BlobReader, self._repository, digest)
         return Blob(digest, size, "", "", opener, f"{self.name}: {digest}", self._reference.name)
 
-    def _manifest(self, name: str) -> Manifest:
-        if name not in self._manifests:
-            found = self._repository.manifest(name)
-            if found is None:
-                raise ImageError(f"{name}: not there")
+    def _manifest(self, name: str) -> Manifest | None:
+        if name in self._manifests:
+            return self._manifests[name]
+        found = self._repository.manifest(name)
+        if found is not None:
             self._manifests[found.digest] = found
-            return found
-        return self._manifests[name]
+        return found
 
 
 def open_store(reference: str, access: RegistryAccess) -> tuple[Store, str]:

@@ -36,7 +36,7 @@ class Verdict:
         name: the image.
         faults: all that is wrong, that of documents before that of layers; none, and the image is good.
         notes: what is not wrong, but should be known.
-        images: how many images there are.
+        images: how many different images there are; one with several names is one.
         layers: how many different layers they have that could be read.
         entries: of all of these layers.
         size: bytes that are stored of them.
@@ -110,7 +110,7 @@ def verify_image(
         reference,
         tuple(dict.fromkeys(findings.faults)),
         tuple(dict.fromkeys(findings.notes)),
-        len(images),
+        len(set(images)),
         len(reports),
         sum(report.entries for report in reports.values()),
         sum(report.size for report in reports.values()),

@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +25,7 @@ from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
 from ..store_path import store_name
-
-if TYPE_CHECKING:
-    from .plan import LayerPlan
+from .plan import LayerPlan
 
 __all__ = ["VERSION", "explain", "split"]
 

@@ -25,7 +25,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,9 +36,7 @@ from ..store_path import package_version, store_name
 from .guidance import Guidance
 from .history import ChangeHistory
 from .order import order_layers
-
-if TYPE_CHECKING:
-    from .plan import LayerPlan
+from .plan import LayerPlan
 
 __all__ = ["VERSION", "explain", "split"]
 
@@ -115,7 +112,7 @@ def split(
     room = max_layers - len(rules.layers)
     if room < (1 if len(free) else 0):
         raise PlanError(
-            f"the rules ask for {len(rules.layers)} layers of their own; {max_layers} leave none for what remains"
+            f"the rules' own layers are {len(rules.layers)}: a limit of {max_layers} leaves none for what remains"
         )
     layers: list[list[str]] = []
     if len(free):

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..closure import Closure
 from ..popularity import popularity
+from .plan import LayerPlan
 from .subgraph import Subgraph
-
-if TYPE_CHECKING:
-    from .plan import LayerPlan
 
 __all__ = ["VERSION", "explain", "split"]
 

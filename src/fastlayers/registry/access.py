@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
+from ..errors import RegistryError
 from .reference import Reference
 
 __all__ = ["Credentials", "PushOptions", "RegistryAccess", "is_local"]
@@ -42,6 +44,17 @@ class RegistryAccess:
     authfile: str | None = None
     cert_dir: str | None = None
     tls_verify: bool = True
+
+    def check(self) -> None:
+        """Check that the file and the folder that are named are there.
+
+        Raises:
+            RegistryError: one is not.
+        """
+        if self.authfile is not None and not os.path.exists(self.authfile):
+            raise RegistryError(f"{self.authfile}: no such file of credentials")
+        if self.cert_dir is not None and not os.path.isdir(self.cert_dir):
+            raise RegistryError(f"{self.cert_dir}: not a folder of certificates")
 
 
 @dataclass(frozen=True, slots=True)

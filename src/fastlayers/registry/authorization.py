@@ -131,7 +131,7 @@ class Authorization:
     def _basic(self) -> str:
         who = self.credentials
         if who is None:
-            raise RegistryError(f"{self._reference.host}: asks for credentials, and none were found")
+            raise RegistryError(f"{self._reference}: the registry asks for credentials, and none were found")
         return "Basic " + base64.b64encode(f"{who.username}:{who.password}".encode()).decode()
 
     def _fetch(self, challenge: Challenge, scopes: tuple[str, ...]) -> tuple[str, float]:
@@ -141,7 +141,7 @@ class Authorization:
         fields = [("service", challenge.service)] if challenge.service else []
         url, method = challenge.realm, "GET"
         body: bytes | None = None
-        place = f"{self._reference.host}: its token server"
+        place = f"{self._reference}: the registry's token server"
         if who is not None and who.identity_token:
             fields += [
                 ("grant_type", "refresh_token"),

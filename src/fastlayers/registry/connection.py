@@ -174,18 +174,26 @@ class Connection:
         return answer
 
     def denied(self, what: str, answer: Answer) -> RegistryError:
-        """The error for an answer that was not hoped for."""
+        """The error for an answer that was not hoped for; where we are not let in, it matters little to what."""
         reason = f"{answer.status} {said(answer.status, answer.data)}"
-        if answer.status == 401 and self._authorization.credentials is None:
-            reason += f" (no credentials for {self.reference.host} were found)"
-        return self.error(what, reason)
+        if answer.status != 401 or not self._is_registry(answer.url):
+            return self.error(what, reason)
+        who = self._authorization.credentials
+        if who is None:
+            text = f"access is refused, and no credentials for {self.reference.host} were found: {reason}"
+        elif self._authorization.challenge is None:
+            text = f"access is refused, and credentials are not asked for in a way that is understood: {reason}"
+        else:
+            which = f"credentials from {who.place}" if who.place else "credentials"
+            text = f"access with the {which} is refused: {reason}"
+        return RegistryError(self._authorization.scrub(f"{self.reference}: {text}"))
 
     def error(self, what: str, reason: str) -> RegistryError:
         """An error that names the repository."""
         return RegistryError(self._authorization.scrub(f"{self.reference.name}: {what}: {reason}"))
 
     def _refused(self, answer: Answer, used: str | None, request: Request) -> bool:
-        if urlsplit(answer.url)[:2] != urlsplit(self._whole("/"))[:2]:  # not the registry
+        if not self._is_registry(answer.url):
             return False
         challenge = answer.headers.get("WWW-Authenticate")
         return self._authorization.refused([challenge] if challenge else [], used, request.scopes)
@@ -208,7 +216,7 @@ class Connection:
         headers = dict(request.headers)
         # What a redirect leads to has its own way of knowing us, if any: a signature in the URL.
         used = None
-        if not self._scheme or urlsplit(url)[:2] == urlsplit(self._whole("/"))[:2]:
+        if not self._scheme or self._is_registry(url):
             used = self._authorization.header(request.scopes)
         if used is not None:
             headers["Authorization"] = used
@@ -221,6 +229,10 @@ class Connection:
         except Trouble as trouble:
             trouble.args = (self._authorization.scrub(str(trouble)),)
             raise
+
+    def _is_registry(self, url: str) -> bool:
+        """Whether a whole URL is at the registry, and not where a redirect led."""
+        return urlsplit(url)[:2] == urlsplit(self._whole("/"))[:2]
 
     def _whole(self, url: str) -> str:
         return url if "://" in url else f"{self._scheme}://{self._host}{url}"

@@ -27,12 +27,13 @@ def find_credentials(reference: Reference, access: RegistryAccess) -> Credential
     this host, the entry with the longest path that the repository begins with, the helper for all hosts.
 
     Raises:
-        RegistryError: a file is damaged, or a helper fails.
+        RegistryError: a file is damaged, the one that is named is not there, or a helper fails.
     """
     if access.credentials is not None:
         return access.credentials
-    for path, must_exist, legacy in _files(access):
-        document = _read(path, must_exist)
+    access.check()
+    for path, legacy in _files(access):
+        document = _read(path)
         if document is None:
             continue
         helpers, entries = ({}, document) if legacy else (document.get("credHelpers"), document.get("auths"))
@@ -49,28 +50,26 @@ def find_credentials(reference: Reference, access: RegistryAccess) -> Credential
     return None
 
 
-def _files(access: RegistryAccess) -> Iterator[tuple[str, bool, bool]]:
-    """The files in their order; whether one must be there, and whether it is of the oldest form: entries alone."""
-    named = access.authfile or os.environ.get("REGISTRY_AUTH_FILE")
+def _files(access: RegistryAccess) -> Iterator[tuple[str, bool]]:
+    """The files in their order, and whether one is of the oldest form: entries alone. None of them has to be there."""
+    named = access.authfile or os.environ.get("REGISTRY_AUTH_FILE")  # which may name a file that a login will make
     if named:
-        yield named, access.authfile is not None, False  # the variable may name a file that a login will make
+        yield named, False
         return
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     config = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     docker = os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
-    yield f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json", False, False
-    yield f"{config}/containers/auth.json", False, False
-    yield f"{docker}/config.json", False, False
-    yield os.path.expanduser("~/.dockercfg"), False, True
+    yield f"{runtime}/containers/auth.json" if runtime else f"/run/containers/{os.getuid()}/auth.json", False
+    yield f"{config}/containers/auth.json", False
+    yield f"{docker}/config.json", False
+    yield os.path.expanduser("~/.dockercfg"), True
 
 
-def _read(path: str, must_exist: bool) -> dict[str, Any] | None:
+def _read(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read() or b"{}")
     except FileNotFoundError:
-        if must_exist:
-            raise RegistryError(f"{path}: no such file of credentials") from None
         return None
     except OSError as error:
         raise RegistryError(f"{path}: {error.strerror}") from None

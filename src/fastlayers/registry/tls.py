@@ -16,8 +16,9 @@ def tls_context(host: str, access: RegistryAccess) -> ssl.SSLContext:
     """Certificates of the system (SSL_CERT_FILE and SSL_CERT_DIR name others), and of the registry's folder.
 
     Raises:
-        RegistryError: a certificate or key cannot be read.
+        RegistryError: a certificate or key cannot be read, or the folder that is named is not there.
     """
+    access.check()
     context = ssl.create_default_context()
     # From 3.13 on Python refuses authorities whose certificates lack some extensions, as home-made ones do. Other
     # clients take them.
@@ -40,8 +41,6 @@ def tls_context(host: str, access: RegistryAccess) -> ssl.SSLContext:
 def _folders(host: str, access: RegistryAccess) -> list[str]:
     """Where the certificates of a registry are: the first of the usual folders that there is."""
     if access.cert_dir is not None:
-        if not os.path.isdir(access.cert_dir):
-            raise RegistryError(f"{access.cert_dir}: not a folder of certificates")
         return [access.cert_dir]
     usual = [
         os.path.expanduser("~/.config/containers/certs.d"),

@@ -10,7 +10,8 @@ from itertools import product
 
 from ..closure import Closure
 from ..errors import PlanError
-from ..layering.plan import STRATEGIES, LayerPlan, plan_layers
+from ..layering.plan import LayerPlan
+from ..layering.strategies import STRATEGIES, plan_layers
 from ..store_path import package_name, store_name
 from .stack import LayerStack
 

@@ -15,7 +15,8 @@ from ..base import read_manifest
 from ..closure import UNKNOWN, Closure, unite
 from ..errors import ClosureError, ImageError, PlanError
 from ..layering.carried import plan_of_manifest, who_planned
-from ..layering.plan import LayerPlan, parse_plan, plan_layers
+from ..layering.plan import LayerPlan, parse_plan
+from ..layering.strategies import plan_layers
 from ..registry.access import RegistryAccess
 from ..sources import in_store, nix_json, read_closure
 from ..store_path import HASH_PART
