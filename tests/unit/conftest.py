@@ -14,7 +14,7 @@ from fastlayers.registry import sink, transport
 from nix_stores import make_database, make_registered_store, moved, registered
 from stores import make_store, write_json
 
-pytest.register_assert_rewrite("malformed", "pushes")
+pytest.register_assert_rewrite("loads", "malformed", "pushes")
 
 
 @pytest.fixture
