@@ -22,6 +22,7 @@ from fastlayers.cli.options import size
 from fastlayers.cli.planning import STRATEGY_NAMES
 from fastlayers.layering.plan import DEFAULT_STRATEGY, STRATEGIES
 from nix_stores import make_database, registered
+from required import require_tool, unavailable
 from stores import APP, BASE, LIB, write_json
 
 
@@ -165,9 +166,9 @@ def test_completion(typed: str, offered: set[str], folder: Path) -> None:
 
 def test_bash_completes(folder: Path) -> None:
     """The line that the help tells, in a shell."""
-    bash, register = shutil.which("bash"), shutil.which("register-python-argcomplete", path=Path(sys.executable).parent)
-    if not bash or not register:
-        pytest.skip("no bash, or argcomplete is not installed beside this Python")
+    bash, register = require_tool("bash"), shutil.which("register-python-argcomplete", path=Path(sys.executable).parent)
+    if not register:
+        unavailable("argcomplete is not installed beside this Python")
     script = f"""
         fastlayers() {{ {shlex.quote(sys.executable)} -m fastlayers "$@"; }}
         eval "$({shlex.quote(register)} fastlayers)"
@@ -501,7 +502,7 @@ def test_the_virtual_environment_that_is_active(folder: Path, monkeypatch: pytes
 def test_the_installed_program_is_this_one() -> None:
     program = Path(sys.executable).parent / "fastlayers"
     if not program.exists():
-        pytest.skip("fastlayers is not installed beside this Python")
+        unavailable("fastlayers is not installed beside this Python")
     assert subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"fastlayers {__version__}\n"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from fastlayers.sources import venv
 from fastlayers.sources.distributions import Installed, requirements
 from fastlayers.sources.elf import Elf, Loader, read_elf
 from fastlayers.sources.filelists import resolve, walk
+from required import require_tool, unavailable
 
 BASE = os.path.realpath(str(getattr(sys, "_base_executable", sys.executable)))
 LIB = "lib/python{}.{}/site-packages".format(*sys.version_info[:2])
@@ -406,7 +406,7 @@ def test_a_real_environment_with_a_wheel(tmp_path: Path) -> None:
     prefix = tmp_path / "env"
     made = subprocess.run([BASE, "-m", "venv", str(prefix)], check=False, capture_output=True, text=True)
     if made.returncode:
-        pytest.skip(f"no venv: {made.stdout}{made.stderr}")
+        unavailable(f"no venv: {made.stdout}{made.stderr}")
     wheel = tmp_path / "hello-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         info = "hello-1.0.dist-info"
@@ -451,16 +451,12 @@ def test_walk_of_a_directory_that_is_not_there(tmp_path: Path) -> None:
         list(walk(f"{tmp_path}/gone"))
 
 
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-
-
 def compile_library(place: Path, *flags: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    command = ["cc", "-shared", "-nostdlib", "-Wl,--no-as-needed", "-o", str(place)]
+    command = [require_tool("cc"), "-shared", "-nostdlib", "-Wl,--no-as-needed", "-o", str(place)]
     subprocess.run([*command, "-x", "c", "/dev/null", "-x", "none", *flags], check=True)
 
 
-@needs_cc
 def test_libraries_are_found_by_their_paths(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     away = Path(os.path.realpath(env.prefix.parent)) / "away"
     third = away / "third"
@@ -489,7 +485,6 @@ def test_libraries_are_found_by_their_paths(env: Environment, monkeypatch: pytes
     assert closure.environment["LD_LIBRARY_PATH"] == str(third)
 
 
-@needs_cc
 def test_other_kinds_and_broken_files_are_no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "libx.so"
     compile_library(library)

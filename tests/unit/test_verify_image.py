@@ -21,6 +21,7 @@ from fastlayers import ImageError, PlanError, RegistryError, inspect_image, read
 from fastlayers.cli import run
 from fastlayers.inspection.stores import LayoutStore
 from images import OCI, StoredImage, archive_of, digest_of, squeeze, tar_of
+from tables import each_of
 
 ONE = tar_of(("etc", None), ("etc/one", b"1" * 5000), ("bin", "usr/bin"))
 TWO = tar_of(("etc", None), ("etc/two", b"2" * 5000), ("ü" * 120, b"long"))
@@ -136,11 +137,7 @@ CASES = [
 ]  # fmt: skip
 
 
-def test_the_names_of_the_table_are_unique() -> None:
-    assert len({case.name for case in CASES}) == len(CASES)
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each_of(CASES)
 def test_each_fault_is_one_line(case: Case, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     case.image.write(tmp_path / "image")
     with pytest.raises(SystemExit) as stopped:
