@@ -230,13 +230,11 @@ def test_a_store_as_a_source(folder: Path) -> None:
     make_database(folder / "root/nix/var/nix/db", registered(folder / "root"))
     (folder / "result").symlink_to(APP)
     (folder / "result-2").symlink_to(BASE)
+    commands = (["closure"], ["popularity"], ["plan", "--format", "layers"])
+    expected = [fastlayers(*command, "graph.json").stdout for command in commands]
+    assert expected[0] == f"{APP}\n{LIB}\n{BASE}\n"
     for source in (f"nix:{APP}", "nix:result", "result", f"root{APP}"):
-        options = (source, "--store-root", "root")
-        assert fastlayers("closure", *options).stdout == f"{APP}\n{LIB}\n{BASE}\n"
-        assert fastlayers("popularity", *options).stdout == fastlayers("popularity", "graph.json").stdout
-        assert fastlayers("plan", *options, "--format", "layers").stdout == (
-            fastlayers("plan", "graph.json", "--format", "layers").stdout
-        )
+        assert [fastlayers(*command, source, "--store-root", "root").stdout for command in commands] == expected
     assert fastlayers("closure", "nix:result-2", "nix:result", "--store-root", "root").stdout.split() == [
         APP,
         LIB,
