@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,17 @@ from rebuilds import blob_of, blobs, build, events, stream, write_conf
 from stores import BASE
 
 GZIP = Codec("gzip")
+
+
+@contextmanager
+def readable(fifo: str) -> Iterator[None]:
+    """A new fifo that somebody has opened, and does not read."""
+    os.mkfifo(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        yield
+    finally:
+        os.close(reader)
 
 
 def spoil(root: Path) -> None:
@@ -131,13 +144,8 @@ def test_what_is_remembered_of_files_that_change_meanwhile_is_not_trusted(
         return measure(recipe)
 
     monkeypatch.setattr(layer, "measure", change_and_measure)
-    os.mkfifo("fifo")
-    reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        with pytest.raises(LayerError, match="its files changed while the image was built"):
-            build("graph.json", to, cache=cache, store_root=root)
-    finally:
-        os.close(reader)
+    with readable("fifo"), pytest.raises(LayerError, match="its files changed while the image was built"):
+        build("graph.json", to, cache=cache, store_root=root)
     assert len(list(cache.entries())) == 4  # of what was there before, and is not contradicted
 
 
@@ -149,13 +157,8 @@ def test_modes_that_have_changed_since_are_a_contradiction(
     """The NAR hash and the size of the tar are the same, the bytes are not."""
     build("named.json", "oci:image", cache=cache)
     Path(f"{named_store}{BASE}/etc").chmod(0o755)
-    os.mkfifo("fifo")
-    reader = os.open("fifo", os.O_RDONLY | os.O_NONBLOCK)
-    try:
-        with pytest.raises(Contradiction, match="as it was remembered"):
-            build("named.json", to, cache=cache, jobs=jobs)
-    finally:
-        os.close(reader)
+    with readable("fifo"), pytest.raises(Contradiction, match="as it was remembered"):
+        build("named.json", to, cache=cache, jobs=jobs)
     assert list(cache.entries()) == []
     again = build("named.json", "oci:other:1", cache=cache)
     assert [one.descriptor.made for one in again.layers] == [True] * 3
