@@ -13,12 +13,25 @@ from required import REQUIRED, require_tool, unavailable
 __all__ = ["require_tool"]
 
 
+# What a shell may have set and fastlayers, or what it prints with, goes by.
+OF_THE_USER = [
+    *("SOURCE_DATE_EPOCH", "VIRTUAL_ENV", "NIX_STORE", "NIX_STORE_DIR", "NIX_STATE_DIR", "NIX_REMOTE"),
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY", "REGISTRY_AUTH_FILE"),
+    *("COLUMNS", "FORCE_COLOR", "NO_COLOR"),
+]
+
+
 @pytest.fixture(autouse=True, scope="session")
-def no_cache_of_the_user() -> Iterator[None]:
-    """Nothing is remembered from one test to the next, or in the home of who runs them: this cannot be a folder."""
+def nothing_of_the_user() -> Iterator[None]:
+    """No test goes by who runs it: no variables of hers, the usual umask, and a cache that cannot be a folder, so that
+    nothing is remembered in her home or from one test to the next."""
+    umask = os.umask(0o022)
     with pytest.MonkeyPatch.context() as patch:
+        for name in OF_THE_USER:
+            patch.delenv(name, raising=False)
         patch.setenv("XDG_CACHE_HOME", os.devnull)
         yield
+    os.umask(umask)
 
 
 @pytest.fixture(scope="session")

@@ -8,15 +8,15 @@ import hashlib
 import io
 import json
 import re
-import socketserver
 import ssl
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from serving import Served, Server, UnixServer
 
 _ZSTD = b"\x28\xb5\x2f\xfd"  # what is so compressed is believed
 
@@ -29,7 +29,7 @@ def chain_ids(diff_ids: list[str]) -> list[str]:
     return chains
 
 
-class FakeEngine:
+class FakeEngine(Served):
     """Serves on a unix socket, or with TLS on 127.0.0.1.
 
     Attributes:
@@ -61,21 +61,15 @@ class FakeEngine:
         self.before_load: Callable[[], object] = lambda: None
         self.after_load: Callable[[], str | None] = lambda: None
         handler = type("Handler", (_Handler,), {"engine": self})
-        self._server: socketserver.BaseServer
-        if socket is None:
-            server = _Server(("127.0.0.1", 0), handler)
-            if context is not None:
-                server.socket = context.wrap_socket(server.socket, server_side=True)
-            self._server, self.host = server, f"tcp://127.0.0.1:{server.server_address[1]}"
-        else:
-            self._server, self.host = _UnixServer(str(socket), handler), f"unix://{socket}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        if socket is not None:
+            self.host = f"unix://{socket}"
+            super().__init__(UnixServer(str(socket), handler))
+            return
+        server = Server(("127.0.0.1", 0), handler)
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        self.host = f"tcp://127.0.0.1:{server.server_address[1]}"
+        super().__init__(server)
 
     def forget(self, *names: str) -> None:
         """Remove images, and what no other has of layers."""
@@ -128,20 +122,6 @@ class FakeEngine:
             self.blobs.add(chain)
         self.names[name], self.images[image], self.stored[image] = image, diff_ids, stored
         yield {"stream": f"Loaded image: {name}\n"}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that break are no news."""
-
-
-class _UnixServer(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that break are no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

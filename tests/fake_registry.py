@@ -12,9 +12,11 @@ import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from serving import Served, Server
 
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 
@@ -45,7 +47,7 @@ class Reply:
     read: bool = True  # the body, before the answer
 
 
-class FakeRegistry:
+class FakeRegistry(Served):
     """Serves on 127.0.0.1.
 
     Attributes:
@@ -71,18 +73,12 @@ class FakeRegistry:
         self.challenge = ""
         self.tokens: Callable[[dict[str, str], dict[str, list[str]]], Reply] | None = None  # a token server
         self.lock = threading.RLock()
-        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
+        server = Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": self}))
         if context is not None:
-            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        self.host = f"127.0.0.1:{server.server_address[1]}"
         self.url = f"{'http' if context is None else 'https'}://{self.host}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        super().__init__(server)
 
     def count(self, *methods: str) -> int:
         return sum(seen.method in methods for seen in self.seen)
@@ -114,13 +110,6 @@ class FakeRegistry:
         for name in (tag, digest_of(data)):
             self.manifests[repository, name] = data, manifest["mediaType"]
         return digest_of(data)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that clients break are no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):

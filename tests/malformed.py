@@ -1,6 +1,6 @@
 """Commands that are refused: each gives one line, its exit status, and leaves nothing behind."""
 
-import base64
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,12 +48,12 @@ def refuse(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, str]]:
-    """Everything below a folder: its kind, and its content's digest."""
+    """Everything below a folder: its mode, and the digest of its content."""
     found = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode
         content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else b""
-        found[str(path)] = (mode, base64.b16encode(os.fsencode(content)).decode())
+        found[str(path)] = (mode, hashlib.sha256(os.fsencode(content)).hexdigest())
     return found
 
 

@@ -27,15 +27,18 @@ from fastlayers import (
     stream_image,
 )
 from fastlayers.contents import Tree
+from required import require_root
 
 STORES = ["1-40", "2-40", "3-60"]
 IMAGES = ["plain", "user", "dated", "base", "edge"]
 JOBS = [1, 2, 5]
 
-as_root = pytest.mark.skipif(
-    os.geteuid() != 0,
-    reason="recorded as root: a file of mode 0000 is read, and the customisation layer belongs to root:root",
-)
+as_root = pytest.mark.usefixtures("recorded_as_root")
+
+
+@pytest.fixture
+def recorded_as_root() -> None:
+    require_root("what was recorded as root, who reads a file of mode 0000 and has a customisation layer of root's,")
 
 
 @dataclass

@@ -9,15 +9,15 @@ import random
 import re
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from certificates import Certificates
 from required import require_tool
+from serving import Served, Server
 
 _PATIENCE = 60  # seconds that a registry may take to start
 _USER_PASSWORD = "user:$2y$05$CHzNh7UIWWdybLR7nhNn3.pdLByDERY1WfccwRkek7i4rK0PMQkOW\n"  # user, password
@@ -95,29 +95,18 @@ class DockerRegistry:
         return sorted(folder.glob("*/data"))
 
 
-class BadConnection:
-    """A proxy that answers 500 and 429 by itself, and breaks connections, at random."""
+class BadConnection(Served):
+    """A proxy that answers 500 and 429 by itself, and breaks connections, at random; ``failures``: what it did."""
 
     def __init__(self, registry: DockerRegistry, share: float, seed: int) -> None:
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.upstream, self._server.share, self._server.chance = registry.host, share, random.Random(seed)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-
-    @property
-    def failures(self) -> Sequence[str]:
-        """What it did."""
-        return self._server.failures
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        server = _Server(("127.0.0.1", 0), _Handler)
+        server.upstream, server.share, server.chance = registry.host, share, random.Random(seed)
+        self.host = f"127.0.0.1:{server.server_address[1]}"
+        self.failures: Sequence[str] = server.failures
+        super().__init__(server)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
+class _Server(Server):
     upstream: str
     share: float
     chance: random.Random
@@ -125,9 +114,6 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.failures: list[str] = []
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Broken connections are what it is for."""
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -41,14 +41,27 @@ def arrays(
     return np.array(sizes), np.array(counts), np.concatenate([heavy, light], axis=1)
 
 
+Weights = tuple[int, int, int]
+
+
+def some_wishes(rng: random.Random) -> tuple[Weights, int, int]:
+    """Weights, the least size and the largest, as the oracles take them."""
+    weights = rng.randrange(4), rng.randrange(4), rng.randrange(4)
+    return weights, rng.choice([0, 0, 10]), rng.choice([0, 0, 60])
+
+
+def named(weights: Weights, least: int, most: int) -> dict[str, int]:
+    """The same, as the kernels take them."""
+    return {"heavy": weights[0], "light": weights[1], "joined": weights[2], "least": least, "most": most}
+
+
 @given(st.integers(0, 10**9))
 @settings(max_examples=300, deadline=None)
 def test_partition(seed: int) -> None:
     rng = random.Random(seed)
     heavy_words, light_words = rng.randrange(3), rng.randrange(1, 3)
     items = some_items(rng, heavy_words, light_words)
-    weights = rng.randrange(4), rng.randrange(4), rng.randrange(4)
-    least, most = rng.choice([0, 0, 10]), rng.choice([0, 0, 60])
+    weights, least, most = some_wishes(rng)
     limit, passes = rng.randrange(1, len(items) + 2), rng.randrange(4)
     groups = np.empty(len(items), dtype=np.int32)
     left = _core.partition(
@@ -56,11 +69,7 @@ def test_partition(seed: int) -> None:
         groups,
         limit,
         heavy_words=heavy_words,
-        heavy=weights[0],
-        light=weights[1],
-        joined=weights[2],
-        least=least,
-        most=most,
+        **named(weights, least, most),
         passes=passes,
     )
     made: dict[int, list[int]] = {}
@@ -78,8 +87,7 @@ def test_settle(seed: int) -> None:
     items = some_items(rng, heavy_words, light_words)
     fixed = [rng.random() < 0.2 for _ in range(rng.randrange(1, 6))]
     groups = [rng.randrange(len(fixed)) for _ in items]
-    weights = rng.randrange(4), rng.randrange(4), rng.randrange(4)
-    least, most = rng.choice([0, 0, 10]), rng.choice([0, 0, 60])
+    weights, least, most = some_wishes(rng)
     passes = rng.randrange(4)
     moved = np.array(groups, dtype=np.int32)
     _core.settle(
@@ -87,11 +95,7 @@ def test_settle(seed: int) -> None:
         moved,
         np.array(fixed, dtype=np.uint8),
         heavy_words=heavy_words,
-        heavy=weights[0],
-        light=weights[1],
-        joined=weights[2],
-        least=least,
-        most=most,
+        **named(weights, least, most),
         passes=passes,
     )
     assert moved.tolist() == settle(items, groups, fixed, weights, least, most, passes)

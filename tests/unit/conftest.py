@@ -1,5 +1,6 @@
 """Registries in this process, the small store, and what a machine would add to it."""
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -7,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from caches import named_nodes
+from caches import make_canonical, named_nodes
 from fake_registry import FakeRegistry
-from fastlayers import DigestCache
+from fastlayers import DigestCache, memory
 from fastlayers.registry import sink, transport
 from nix_stores import make_database, make_registered_store, moved, registered
-from stores import make_store, write_json
+from oracles.nar import nar_hash
+from stores import make_store, write_file, write_json
 
-pytest.register_assert_rewrite("malformed", "pushes")
+pytest.register_assert_rewrite("loads", "malformed", "pushes", "rebuilds")
 
 
 @pytest.fixture
@@ -53,10 +55,30 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def named_store(store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of the same, in the working directory, and Nix's store; with another app, which changed.json names."""
+    monkeypatch.chdir(store)
+    monkeypatch.setenv("NIX_STORE_DIR", str(store / "root/nix/store"))
+    nodes = json.loads(Path("named.json").read_text())["graph"]
+    new = Path(nodes[0]["path"].replace("-app-3.0", "-app-3.1"))
+    write_file(new / "bin" / "app", "#!/bin/sh\necho new app\n", 0o555)
+    make_canonical(new)
+    nodes[0] |= {"path": str(new), "narHash": nar_hash(str(new))}
+    write_json(store / "changed.json", {"graph": nodes})
+    return store / "root"
+
+
+@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DigestCache:
     """One that is empty; the store of named.json is Nix's."""
     monkeypatch.setenv("NIX_STORE_DIR", str(tmp_path / "root/nix/store"))
     return DigestCache.open(str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files count as settled as soon as they are written."""
+    monkeypatch.setattr(memory, "_UNSETTLED", -(1 << 62))
 
 
 @pytest.fixture

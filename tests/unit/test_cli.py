@@ -22,6 +22,7 @@ from fastlayers.cli.options import size
 from fastlayers.cli.planning import STRATEGY_NAMES
 from fastlayers.layering.strategies import DEFAULT_STRATEGY, STRATEGIES
 from nix_stores import make_database, registered
+from required import require_tool, unavailable
 from stores import APP, BASE, LIB, write_json
 
 
@@ -186,9 +187,9 @@ def test_completion(typed: str, offered: set[str], folder: Path) -> None:
 
 def test_bash_completes(folder: Path) -> None:
     """The line that the help tells, in a shell."""
-    bash, register = shutil.which("bash"), shutil.which("register-python-argcomplete", path=Path(sys.executable).parent)
-    if not bash or not register:
-        pytest.skip("no bash, or argcomplete is not installed beside this Python")
+    bash, register = require_tool("bash"), shutil.which("register-python-argcomplete", path=Path(sys.executable).parent)
+    if not register:
+        unavailable("argcomplete is not installed beside this Python")
     script = f"""
         fastlayers() {{ {shlex.quote(sys.executable)} -m fastlayers "$@"; }}
         eval "$({shlex.quote(register)} fastlayers)"
@@ -250,13 +251,11 @@ def test_a_store_as_a_source(folder: Path) -> None:
     make_database(folder / "root/nix/var/nix/db", registered(folder / "root"))
     (folder / "result").symlink_to(APP)
     (folder / "result-2").symlink_to(BASE)
+    commands = (["closure"], ["popularity"], ["plan", "--format", "layers"])
+    expected = [fastlayers(*command, "graph.json").stdout for command in commands]
+    assert expected[0] == f"{APP}\n{LIB}\n{BASE}\n"
     for source in (f"nix:{APP}", "nix:result", "result", f"root{APP}"):
-        options = (source, "--store-root", "root")
-        assert fastlayers("closure", *options).stdout == f"{APP}\n{LIB}\n{BASE}\n"
-        assert fastlayers("popularity", *options).stdout == fastlayers("popularity", "graph.json").stdout
-        assert fastlayers("plan", *options, "--format", "layers").stdout == (
-            fastlayers("plan", "graph.json", "--format", "layers").stdout
-        )
+        assert [fastlayers(*command, source, "--store-root", "root").stdout for command in commands] == expected
     assert fastlayers("closure", "nix:result-2", "nix:result", "--store-root", "root").stdout.split() == [
         APP,
         LIB,
@@ -522,7 +521,7 @@ def test_the_virtual_environment_that_is_active(folder: Path, monkeypatch: pytes
 def test_the_installed_program_is_this_one() -> None:
     program = Path(sys.executable).parent / "fastlayers"
     if not program.exists():
-        pytest.skip("fastlayers is not installed beside this Python")
+        unavailable("fastlayers is not installed beside this Python")
     assert subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout == (
         f"fastlayers {__version__}\n"
     )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import re
 import shutil
 import signal
@@ -20,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from certificates import Certificates, make_certificates
 from fake_engine import FakeEngine, _Handler, chain_ids
 from fastlayers import (
     Closure,
@@ -36,10 +33,9 @@ from fastlayers import (
     read_closure,
 )
 from fastlayers.build import BuildResult
-from fastlayers.cli.main import run
-from fastlayers.engines import NoEngine, held_chains
-from fastlayers.engines.docker_host import DockerHost, open_pool
+from fastlayers.engines import held_chains
 from fastlayers.memory import Memory
+from loads import command_line, load, one_line
 from stores import APP, BASE, LIB, make_store, write_file
 
 
@@ -67,13 +63,6 @@ def change(store: Path, path: str) -> None:
     write_file(store / "root" / path[1:] / "changed", "changed\n")
 
 
-def load(store: Path, name: str = "app:1", **build: Any) -> BuildResult:
-    closure = read_closure(str(store / "graph.json"))
-    plan = LayerPlan(((BASE,), (LIB,), (APP,)))
-    destination = parse_destination(f"docker-daemon:{name}")
-    return build_image(closure, [destination], layer_plan=plan, store_root=str(store / "root"), jobs=1, **build)
-
-
 def layers_in(members: list[str], made: BuildResult) -> list[str]:
     """Which layers were in an archive, by the names of their nodes."""
     return [layer.paths[0] for layer in made.layers if f"blobs/{layer.descriptor.digest.replace(':', '/')}" in members]
@@ -96,12 +85,6 @@ def remember(monkeypatch: pytest.MonkeyPatch, made: BuildResult, *but: str) -> N
     monkeypatch.setattr(Memory, "look_up", look_up)
 
 
-def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
-
-
 def test_a_first_load_sends_all(store: Path, engine: FakeEngine) -> None:
     made = load(store)
     layout = build_image(
@@ -121,7 +104,7 @@ def test_only_what_is_missing_is_sent(changed: str, store: Path, engine: FakeEng
     """To a graph driver, from the first changed layer upward; to containerd's store the changed one."""
     first = load(store)
     change(store, changed)
-    made = load(store, "app:2")
+    made = load(store, "docker-daemon:app:2")
     order = [BASE, LIB, APP]
     expected = [changed] if engine.containerd else order[order.index(changed) :]
     assert layers_in(engine.loads[1], made) == expected
@@ -139,7 +122,7 @@ def test_what_is_remembered_and_there_is_not_read(
     shutil.rmtree(store / "root" / LIB[1:])
     change(store, APP)
     remember(monkeypatch, first, APP)
-    made = load(store, "app:2", codec=Codec(codec))
+    made = load(store, "docker-daemon:app:2", codec=Codec(codec))
     assert layers_in(engine.loads[1], made) == [APP]
     assert engine.whole("app:2")
 
@@ -152,7 +135,7 @@ def test_what_is_there_in_another_stack_is_sent(
     first = load(store, codec=Codec(codec))
     change(store, BASE)
     remember(monkeypatch, first, BASE)
-    made = load(store, "app:2", codec=Codec(codec))
+    made = load(store, "docker-daemon:app:2", codec=Codec(codec))
     assert layers_in(engine.loads[1], made) == [BASE, LIB, APP]
     assert engine.whole("app:2") and made.notes == ()
 
@@ -166,7 +149,7 @@ def test_what_is_sent_after_all_is_hashed(store: Path, engine: FakeEngine, monke
     wrong = replace(lib, descriptor=replace(lib.descriptor, diff_id=base.descriptor.diff_id))
     remember(monkeypatch, replace(first, layers=(wrong, app)))
     with pytest.raises(Contradiction, match=f"{lib.descriptor.diff_id}, not {base.descriptor.diff_id} as it was"):
-        load(store, "app:2", codec=Codec("gzip"))
+        load(store, "docker-daemon:app:2", codec=Codec("gzip"))
     assert list(engine.names) == ["app:1"]
 
 
@@ -181,7 +164,7 @@ def test_an_image_that_is_lost_meanwhile_is_sent_as_a_whole(codec: Any, store: P
 
     engine.before_load = lose
     before = engine.received
-    made = load(store, "app:2", codec=Codec(codec))
+    made = load(store, "docker-daemon:app:2", codec=Codec(codec))
     assert [layers_in(members, made) for members in engine.loads[1:]] == [[APP], [BASE, LIB, APP]]
     assert made.read == 2 * read_of(made) + (0 if codec == "gzip" else read_of(made, APP))
     (note,) = made.notes
@@ -225,7 +208,7 @@ def test_a_full_disk_is_not_answered_by_sending_more(store: Path, engine: FakeEn
     change(store, APP)
     engine.after_load = lambda: "write /var/lib/docker/x: no space left on device"
     with pytest.raises(DestinationError, match="no space left on device") as caught:
-        load(store, "app:2")
+        load(store, "docker-daemon:app:2")
     one_line(caught)
     assert list(engine.names) == ["app:1"] and len(engine.loads) == 2
 
@@ -240,7 +223,7 @@ def test_an_engine_that_dies_ends_the_build(when: str, store: Path, engine: Fake
 
     setattr(engine, when, die)
     with pytest.raises(DestinationError, match=f"docker at {engine.host}: ") as caught:
-        load(store, "app:2")
+        load(store, "docker-daemon:app:2")
     one_line(caught)
     assert list(engine.names) == ["app:1"] and sum(path == "/images/load" for _, path in engine.seen) == 2
 
@@ -368,7 +351,7 @@ def test_blobs_that_are_missing_are_noticed(told: bool, store: Path, engine: Fak
     engine.told = told
     made = load(store)
     engine.blobs.clear()
-    made = load(store, "app:2")
+    made = load(store, "docker-daemon:app:2")
     assert [len(layers_in(members, made)) for members in engine.loads] == [3, 0, 3]
     assert len(made.notes) == 1 and engine.whole("app:2") and sorted(engine.names) == ["app:1", "app:2"]
 
@@ -427,13 +410,6 @@ def test_an_engine_that_answers_something_else(store: Path, engine: FakeEngine, 
     one_line(caught)
 
 
-def command_line(store: Path, *arguments: str) -> int:
-    with pytest.raises(SystemExit) as caught:
-        run(["build", str(store / "graph.json"), "--store-root", str(store / "root"), *arguments])
-    assert isinstance(caught.value.code, int)
-    return caught.value.code
-
-
 def test_the_command_line_says_that_all_was_sent(
     store: Path, engine: FakeEngine, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -444,203 +420,6 @@ def test_the_command_line_says_that_all_was_sent(
     assert "kB sent, " in out
     assert err.startswith("fastlayers: docker-daemon:app:2: did not take the image without the 3 layers")
     assert err.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("host", "status", "message"),
-    [
-        ("unix:///nowhere/docker.sock", 8, "/nowhere/docker.sock: No such file or directory"),
-        ("tcp://127.0.0.1:1", 8, "docker at tcp://127.0.0.1:1: Connection refused"),
-        ("ssh://me@there", 8, "ssh is not supported"),
-        ("npipe:////./pipe/docker", 8, "expected unix://PATH or tcp://HOST[:PORT]"),
-        ("tcp://127.0.0.1:99999", 8, "expected unix://PATH or tcp://HOST[:PORT]"),
-        ("tcp://me:hunter2@127.0.0.1:1", 8, "docker at tcp://127.0.0.1:1: Connection refused"),
-        ("tcp://me:hun/hunter2@there", 8, "DOCKER_HOST: tcp://there: expected unix://PATH"),
-        ("tcp://me:hunter2@there:x", 8, "DOCKER_HOST: tcp://there:x: expected unix://PATH"),
-        ("me:hunter2@there", 8, "DOCKER_HOST: there: expected unix://PATH"),
-        ("ssh://me:hunter2@there", 8, "DOCKER_HOST: ssh://there: ssh is not supported"),
-    ],
-)
-def test_engines_that_cannot_be_reached(
-    host: str,
-    status: int,
-    message: str,
-    store: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("DOCKER_HOST", host)
-    assert command_line(store, "--to", "docker-daemon:app:1") == status
-    err = capfd.readouterr().err
-    assert message in err and err.count("\n") == 1 and "hunter2" not in err
-
-
-@pytest.mark.parametrize("text", ["docker-daemon:", "docker-daemon:App", "podman:a:b:c", "containerd:app:"])
-def test_names_that_no_engine_takes(text: str, store: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert command_line(store, "--to", text) == 2
-    assert capfd.readouterr().err.startswith("fastlayers: --to ")
-
-
-@pytest.mark.parametrize(
-    ("host", "verify", "expected"),
-    [
-        ("", "", DockerHost("unix:///var/run/docker.sock", "/var/run/docker.sock")),
-        ("tcp://there", "", DockerHost("tcp://there", "", "there", 2375)),
-        ("tcp://there", "1", DockerHost("tcp://there", "", "there", 2376, "/home/me/.docker")),
-        ("https://there", "", DockerHost("https://there", "", "there", 2376, "/home/me/.docker")),
-        ("tcp://there:99", "1", DockerHost("tcp://there:99", "", "there", 99, "/home/me/.docker")),
-    ],
-)
-def test_where_docker_is(host: str, verify: str, expected: DockerHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DOCKER_CONFIG", "DOCKER_CERT_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setenv("DOCKER_HOST", host)
-    monkeypatch.setenv("DOCKER_TLS_VERIFY", verify)
-    assert DockerHost.from_environment() == expected
-
-
-@pytest.mark.parametrize("certificates", [None, "certificates"])
-@pytest.mark.parametrize("host", ["%zz", "exa mple", "a\x01"])
-def test_a_host_that_is_none(host: str, certificates: str | None) -> None:
-    with pytest.raises(NoEngine, match="not the name of a host"):
-        open_pool(DockerHost("tcp://x", "", host, 1, certificates))
-
-
-CONTEXT = hashlib.sha256(b"there").hexdigest()
-TLS = f"contexts/tls/{CONTEXT}/docker"
-
-
-@pytest.mark.parametrize(
-    ("environment", "current", "endpoint", "expected"),
-    [
-        ({}, "there", {"Host": "unix:///run/s"}, DockerHost("unix:///run/s", "/run/s")),
-        ({}, "default", {"Host": "unix:///run/s"}, None),
-        ({}, None, {"Host": "unix:///run/s"}, None),
-        ({"DOCKER_CONTEXT": "there"}, "absent", {"Host": "tcp://e"}, DockerHost("tcp://e", "", "e", 2375)),
-        ({"DOCKER_CONTEXT": "default"}, "there", {"Host": "tcp://e"}, None),
-        ({"DOCKER_CONTEXT": "there", "DOCKER_HOST": "tcp://x"}, "there", {}, DockerHost("tcp://x", "", "x", 2375)),
-        ({"DOCKER_TLS_VERIFY": "1"}, "there", {"Host": "tcp://e"}, DockerHost("tcp://e", "", "e", 2375)),
-        ({}, "there", {"Host": "tcp://e", "tls": ["ca.pem"]}, DockerHost("tcp://e", "", "e", 2376, TLS)),
-        ({}, "there", {"Host": "tcp://e", "SkipTLSVerify": True}, DockerHost("tcp://e", "", "e", 2376, TLS, True)),
-        ({}, "there", {"Host": "ssh://me:hunter2@e"}, "docker context there: ssh://e: ssh is not supported"),
-        ({}, "there", {"Host": "tcp://e:x"}, "docker context there: tcp://e:x: expected unix://PATH"),
-        ({}, "there", {"Host": ""}, "docker context there: FOLDER/meta.json names no engine"),
-        ({}, "there", [], "docker context there: FOLDER/meta.json names no engine"),
-        ({}, "there", None, "docker context there: there is none of this name: no FOLDER/meta.json"),
-        ({}, 7, {}, "config.json: currentContext: not a name"),
-        ({}, "\ud800", {}, "docker context '\\ud800': not a name"),
-    ],
-)
-def test_the_context_that_docker_uses(
-    environment: dict[str, str],
-    current: object,
-    endpoint: Any,
-    expected: DockerHost | str | None,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """As ``docker context create`` and ``use`` write it; DOCKER_HOST wins."""
-    for name in ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    write_file(tmp_path / "config.json", json.dumps({} if current is None else {"currentContext": current}))
-    folder = tmp_path / "contexts/meta" / CONTEXT
-    if endpoint is not None:
-        for file in endpoint.pop("tls", ()) if isinstance(endpoint, dict) else ():
-            write_file(tmp_path / TLS / file)
-        document = {"Name": "there", "Metadata": {}, "Endpoints": {"docker": endpoint}}
-        write_file(folder / "meta.json", json.dumps(document))
-    if isinstance(expected, str):
-        with pytest.raises(NoEngine, match=re.escape(expected.replace("FOLDER", str(folder)))) as caught:
-            DockerHost.from_environment()
-        assert "hunter2" not in one_line(caught)
-        return
-    if expected is None:
-        expected = DockerHost("unix:///var/run/docker.sock", "/var/run/docker.sock")
-    if expected.certificates:
-        expected = replace(expected, certificates=str(tmp_path / TLS))
-    assert DockerHost.from_environment() == expected
-
-
-def test_contexts_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("DOCKER_HOST", raising=False)
-    monkeypatch.delenv("DOCKER_CONTEXT", raising=False)
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    write_file(tmp_path / "config.json", "[")
-    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: not a JSON object$"):
-        DockerHost.from_environment()
-    (tmp_path / "config.json").unlink()
-    (tmp_path / "config.json").mkdir()
-    with pytest.raises(NoEngine, match=rf"^{tmp_path}/config\.json: Is a directory$"):
-        DockerHost.from_environment()
-
-
-def test_a_context_with_certificates(
-    certificates: Certificates, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its own count, not those of the environment; and any, where it says so."""
-    engine = FakeEngine(None, context=certificates.server(clients=True))
-    folder = tmp_path / TLS
-    try:
-        for name in ("DOCKER_HOST", "DOCKER_TLS_VERIFY"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-        monkeypatch.setenv("DOCKER_CONTEXT", "there")
-
-        def write_context(**more: Any) -> None:
-            document = {"Endpoints": {"docker": {"Host": engine.host, **more}}}
-            write_file(tmp_path / "contexts/meta" / CONTEXT / "meta.json", json.dumps(document), 0o644)
-
-        write_context()
-        folder.mkdir(parents=True)
-        for source, name in ((certificates.certificate, "cert.pem"), (certificates.key, "key.pem")):
-            shutil.copy(source, folder / name)
-        with pytest.raises(DestinationError, match="its certificate is not trusted"):
-            load(store)
-        write_context(SkipTLSVerify=True)
-        load(store)
-        write_context()
-        shutil.copy(certificates.authority, folder / "ca.pem")
-        load(store)
-        assert engine.whole("app:1")
-    finally:
-        engine.close()
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
-    return make_certificates(tmp_path_factory.mktemp("certificates"))
-
-
-def test_tls_with_certificates_on_both_sides(
-    certificates: Certificates, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = tmp_path / "certificates"
-    folder.mkdir()
-    engine = FakeEngine(None, context=certificates.server(clients=True))
-    try:
-        monkeypatch.setenv("DOCKER_HOST", engine.host)
-        monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
-        monkeypatch.setenv("DOCKER_CERT_PATH", str(folder))
-        with pytest.raises(DestinationError, match="its certificate is not trusted") as caught:
-            load(store)
-        one_line(caught)
-        shutil.copy(certificates.authority, folder / "ca.pem")
-        with pytest.raises(DestinationError) as caught:  # a client without a certificate
-            load(store)
-        one_line(caught)
-        shutil.copy(certificates.certificate, folder / "cert.pem")
-        shutil.copy(certificates.key, folder / "key.pem")
-        load(store)
-        assert engine.whole("app:1")
-        (folder / "key.pem").write_text("no key")
-        with pytest.raises(DestinationError, match="certificates cannot be used"):
-            load(store)
-    finally:
-        engine.close()
 
 
 def test_chain_ids_are_those_of_the_specification() -> None:

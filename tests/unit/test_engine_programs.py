@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from fastlayers import Closure, DestinationError, LayerPlan, build_image, parse_destination, read_base, read_closure
+from fastlayers import Closure, DestinationError, build_image, parse_destination, read_base
 from fastlayers.build import BuildResult
 from fastlayers.cli.main import run
+from loads import load, one_line
 from stores import APP, BASE, LIB, make_store, write_file
 
 # Keeps what it reads; an image's layers are those that its archive names.
@@ -62,24 +63,12 @@ def program(store: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str]
     return make
 
 
-def load(store: Path, to: str) -> BuildResult:
-    closure = read_closure(str(store / "graph.json"))
-    plan = LayerPlan(((BASE,), (LIB,), (APP,)))
-    return build_image(closure, [parse_destination(to)], layer_plan=plan, store_root=str(store / "root"), jobs=1)
-
-
 def layers_in(archive: Path, made: BuildResult) -> list[str]:
     """Which layers are in an archive, by the names of their nodes."""
     data = archive.read_bytes()
     names = [layer.descriptor.digest.replace("sha256:", "blobs/sha256/") for layer in made.layers]
     # Where a name is a member's, zeros follow; manifest.json has all of them, in quotes.
     return [layer.paths[0] for layer, name in zip(made.layers, names, strict=True) if f"{name}\0".encode() in data]
-
-
-def one_line(caught: pytest.ExceptionInfo[BaseException]) -> str:
-    text = str(caught.value)
-    assert text and "\n" not in text
-    return text
 
 
 def wait_for(condition: Callable[[], bool]) -> None:

@@ -26,6 +26,7 @@ from malformed import (
     text,
 )
 from stores import ABSENT, APP, BASE, LIB, write_file, write_json
+from tables import each_of
 
 OF_STORE = ("--store-root", "root")
 OWN = (*BUILD, *TO)
@@ -203,13 +204,7 @@ REUSE = [
     Case("a page that is a folder", ("report", "graph.json", "--html", "root"), DESTINATION, "root: Is a directory"),
 ]  # fmt: skip
 
-CASES = [*CUSTOM, *PLANS, *COMMAND_LINES, *REUSE]
 
-
-def test_the_table_is_long_and_its_names_are_unique() -> None:
-    assert len(CASES) == len({case.name for case in CASES}) > 50
-
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each_of(CUSTOM, PLANS, COMMAND_LINES, REUSE)
 def test_one_line_a_status_and_nothing_left(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     refuse(case, folder, capfd)

@@ -32,6 +32,7 @@ from malformed import (
     text,
 )
 from stores import ABSENT, APP, BASE, CONF, LIB, write_file, write_json
+from tables import each_of
 
 
 def config(document: Any) -> Callable[[Path], object]:
@@ -323,10 +324,8 @@ DESTINATIONS = [
          in_lib(lambda lib: os.mkfifo(lib / "fifo"))),
 ]  # fmt: skip
 
-CASES = [*CONFIGS, *CONFS, *BASES, *TREES, *DESTINATIONS]
 
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each_of(CONFIGS, CONFS, BASES, TREES, DESTINATIONS)
 def test_malformed_images(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     refuse(case, folder, capfd)
 

@@ -8,6 +8,7 @@ import pytest
 
 from malformed import BUILD, CLOSURE, LAYER, TO, USAGE, Case, damaged, database, node, refuse, text
 from stores import ABSENT, APP, BASE, LIB, NODES, write_json
+from tables import each_of
 
 
 def nodes(*changed: Any, **top: Any) -> Callable[[Path], object]:
@@ -104,9 +105,7 @@ STORES = [
     Case("NAR hashes that nobody tells", (*BUILD, *TO, "--verify-store"), CLOSURE, "db/schema: No such file"),
 ]  # fmt: skip
 
-CASES = [*CLOSURES, *STORES]
 
-
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@each_of(CLOSURES, STORES)
 def test_malformed_sources(case: Case, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     refuse(case, folder, capfd)

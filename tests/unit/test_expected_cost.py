@@ -13,6 +13,7 @@ import pytest
 
 from fastlayers import Closure, plan_layers
 from fastlayers.errors import PlanError
+from fastlayers.layering import expected_cost
 from fastlayers.layering.guidance import Guidance, Rule, Rules, read_closures, read_rules
 from fastlayers.layering.history import learn
 from fastlayers.layering.strategies import read_plan
@@ -237,6 +238,17 @@ def test_many_paths() -> None:
     assert len(made.layers) == 40
     largest = sorted(zip(closure.nar_sizes.tolist(), closure.paths, strict=True))[-1]
     assert largest[1] in {path for layer in made.layers for path in layer}
+
+
+def test_many_paths_in_layers_of_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are one item from the start are not larger than a layer may be."""
+    monkeypatch.setattr(expected_cost, "_ITEMS", 32)
+    closure = _flat([10] * 60)
+    made = plan_layers(closure, 30, guidance=Guidance(max_size=20))
+    made.check(closure)
+    assert made.sizes == (20,) * 30
+    with pytest.raises(PlanError, match=r"^layers of at most 19 bytes would be 32, more than the 30 allowed$"):
+        plan_layers(closure, 30, guidance=Guidance(max_size=19))
 
 
 @pytest.mark.parametrize(

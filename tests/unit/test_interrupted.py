@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -48,6 +49,7 @@ def interrupt(line: int) -> Any:
 def test_every_line(target: str, finished: str, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closure = read_closure(str(make_store(tmp_path)))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda fd: None)  # a signal leaves what was written; only a crash would not
     before = sys.gettrace()
     complete: set[str] | None = None  # names of the files of an image that is there
     interrupted = 0

@@ -294,7 +294,7 @@ def test_a_file_that_changes_after_it_was_measured(root: Path, change: Callable[
     change(path)
     with pytest.raises(LayerError) as refused:
         stream.readinto(bytearray(layer.size))
-    assert str(refused.value) == f"{path}: {says}" or (says in str(refused.value) and str(path) in str(refused.value))
+    assert str(refused.value).startswith(f"{path}: ") and says in str(refused.value)
     with pytest.raises(ValueError, match="the stream is broken"):
         stream.readinto(bytearray(1))
 

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,11 @@ def test_a_registry_that_refuses_patch(status: int, read: bool, store: Path, reg
     push(store, registry, codec=Codec("gzip"))
     assert registry.image("lab/app", "1")
     asked = registry.count("PATCH")
-    # Where it says that it never takes it, it is not asked again.
-    assert asked == (1 if status in (405, 501, 400) and read else LAYERS) or not read
+    # Where it says that it never takes it, it is not asked again; but one that does not read may not be heard.
+    if read:
+        assert asked == (1 if status in (405, 501, 400) else LAYERS)
+    else:
+        assert 1 <= asked <= LAYERS
 
 
 def failing(share: float, seed: int, kinds: list[str]) -> Callable[[Seen], Reply | None]:
@@ -131,8 +135,13 @@ def test_bad_days(
 
 
 @pytest.mark.usefixtures("streaming")
-@pytest.mark.parametrize("kind", ["500", "429", "cut", "404", "403"])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PATCH+PUT", "PUT", "manifest"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [
+        *(("GET", kind) for kind in ("500", "429", "cut")),  # what is not there, or may not be seen, is no failure
+        *product(["POST", "PATCH+PUT", "PUT", "manifest"], ["500", "429", "cut", "404", "403"]),
+    ],
+)
 def test_days_that_do_not_get_better(kind: str, method: str, store: Path, registry: FakeRegistry) -> None:
     """One line that names the place, and no tag."""
 
@@ -143,9 +152,6 @@ def test_days_that_do_not_get_better(kind: str, method: str, store: Path, regist
         return Reply(cut=50) if kind == "cut" else Reply(int(kind), {"Retry-After": "0"}, b'{"errors":[{"code":"X"}]}')
 
     registry.interfere = interfere
-    if method == "HEAD" or (method == "GET" and kind in ("404", "403")):  # nobody asks; nothing to see
-        push(store, registry)
-        return
     with pytest.raises(RegistryError) as caught:
         push(store, registry)
     text = one_line(caught)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import shutil
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from fastlayers.sources import venv
 from fastlayers.sources.distributions import Installed, requirements
 from fastlayers.sources.elf import Elf, Loader, read_elf
 from fastlayers.sources.filelists import resolve, walk
+from required import require_tool
 
 BASE = os.path.realpath(str(getattr(sys, "_base_executable", sys.executable)))
 LIB = "lib/python{}.{}/site-packages".format(*sys.version_info[:2])
@@ -402,33 +402,36 @@ print(*sorted({"numpy", "packaging", "elftools", "argparse", "msgspec", "scipy"}
     assert run.stdout.decode().split() == [str(count)]
 
 
-def test_a_real_environment_with_a_wheel(tmp_path: Path) -> None:
-    prefix = tmp_path / "env"
-    made = subprocess.run([BASE, "-m", "venv", str(prefix)], check=False, capture_output=True, text=True)
-    if made.returncode:
-        pytest.skip(f"no venv: {made.stdout}{made.stderr}")
-    wheel = tmp_path / "hello-1.0-py3-none-any.whl"
+def write_wheel(folder: Path, name: str, requirement: str = "") -> Path:
+    """A wheel of one module with a script of its own and an entry point."""
+    info = f"{name}-1.0.dist-info"
+    files = {
+        f"{name}.py": f"def main(): print('{name}')\n",
+        f"{name}-1.0.data/scripts/{name}-script": "#!python\nprint('hi')\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requirement}",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/entry_points.txt": f"[console_scripts]\n{name} = {name}:main\n",
+    }
+    files[f"{info}/RECORD"] = "".join(f"{file},,\n" for file in (*files, f"{info}/RECORD"))
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
-        info = "hello-1.0.dist-info"
-        archive.writestr("hello.py", "def main(): print('hello')\n")
-        archive.writestr("hello-1.0.data/scripts/hi", "#!python\nprint('hi')\n")
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: hello\nVersion: 1.0\nRequires-Dist: pip\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nhello = hello:main\n")
-        names = [
-            "hello.py",
-            "hello-1.0.data/scripts/hi",
-            *(f"{info}/{n}" for n in ("METADATA", "WHEEL", "entry_points.txt", "RECORD")),
-        ]
-        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in names))
-    pip = [str(prefix / "bin/python"), "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
-    subprocess.run(pip, check=True, capture_output=True)
+        for file, text in files.items():
+            archive.writestr(file, text)
+    return wheel
+
+
+def test_a_real_environment_with_wheels(tmp_path: Path) -> None:
+    """As venv makes it and pip fills it."""
+    prefix = tmp_path / "env"
+    subprocess.run([BASE, "-m", "venv", "--without-pip", str(prefix)], check=True, capture_output=True)
+    wheels = [write_wheel(tmp_path, "hello", "Requires-Dist: there\n"), write_wheel(tmp_path, "there")]
+    pip = [sys.executable, "-m", "pip", "--python", str(prefix), "install", "--quiet", "--no-index"]
+    subprocess.run([*pip, *map(str, wheels)], check=True, capture_output=True)
     closure = venv.read(str(prefix), interpreter=False)
     check(closure)
     hello = paths(closure, "hello==1.0")
-    assert {str(prefix / "bin/hello"), str(prefix / "bin/hi"), str(prefix / LIB / "hello.py")} < hello
-    (requirement,) = closure.references(closure.index("hello==1.0"))
-    assert requirement.startswith("pip==")
+    assert {str(prefix / name) for name in ("bin/hello", "bin/hello-script", f"{LIB}/hello.py")} < hello
+    assert closure.references(closure.index("hello==1.0")) == ["there==1.0"]
     rest = paths(closure, f"venv:{prefix}")
     assert str(prefix / "pyvenv.cfg") in rest
     assert not any("site-packages" in path for path in rest)
@@ -451,16 +454,12 @@ def test_walk_of_a_directory_that_is_not_there(tmp_path: Path) -> None:
         list(walk(f"{tmp_path}/gone"))
 
 
-needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
-
-
 def compile_library(place: Path, *flags: str) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    command = ["cc", "-shared", "-nostdlib", "-Wl,--no-as-needed", "-o", str(place)]
+    command = [require_tool("cc"), "-shared", "-nostdlib", "-Wl,--no-as-needed", "-o", str(place)]
     subprocess.run([*command, "-x", "c", "/dev/null", "-x", "none", *flags], check=True)
 
 
-@needs_cc
 def test_libraries_are_found_by_their_paths(env: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     away = Path(os.path.realpath(env.prefix.parent)) / "away"
     third = away / "third"
@@ -489,7 +488,6 @@ def test_libraries_are_found_by_their_paths(env: Environment, monkeypatch: pytes
     assert closure.environment["LD_LIBRARY_PATH"] == str(third)
 
 
-@needs_cc
 def test_other_kinds_and_broken_files_are_no_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     library = tmp_path / "libx.so"
     compile_library(library)

@@ -240,9 +240,10 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
     """Distribute rows over at most ``limit`` layers; each layer's rows ascend, layers come by their first."""
     some = items.some(rows)
     sets = np.concatenate([some.past, some.likely], axis=1)
-    sizes, cells = some.sizes, _cells(some, sets)
+    sizes, cells = some.sizes, _cells(some, sets, guidance.max_size)
     counts = np.ones(len(rows), dtype=np.int64)
     if cells is not None:
+        _check_room(sizes, limit, guidance.max_size)
         order = np.argsort(cells, kind="stable")
         starts = np.flatnonzero(np.diff(cells[order], prepend=-1))
         sets = np.bitwise_or.reduceat(sets[order], starts, axis=0)
@@ -256,19 +257,12 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         np.ascontiguousarray(sets[largest_first]),
         groups,
         min(limit, len(sizes)),
-        heavy_words=some.past.shape[1],
-        heavy=_PAST,
-        light=_LIKELY,
-        joined=items.joined,
-        least=guidance.min_size >> scale,
-        most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
-        passes=_PASSES,
+        **_how(some, guidance, scale),
     )
     if left > limit:  # no two of them can be merged, but other ones might have been
         groups = _first_fit(sizes[largest_first].tolist(), guidance.max_size)
         if len(np.unique(groups)) > limit:
-            wish = f"layers of at most {guidance.max_size} bytes"
-            raise PlanError(f"{wish} would be {left}, more than the {limit} allowed")
+            raise _too_many(guidance.max_size, left, limit)
     number = np.empty(len(sizes), dtype=np.int64)
     number[largest_first] = largest_first[groups]
     of_row = number if cells is None else number[cells]
@@ -276,6 +270,31 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
     for row, group in zip(rows.tolist(), of_row.tolist(), strict=True):
         found.setdefault(group, []).append(row)
     return [np.array(layer, dtype=np.int64) for layer in found.values()]
+
+
+def _check_room(sizes: NDArray[np.int64], limit: int, most: int) -> None:
+    """Refuse at once what needs too many layers whatever goes where; so that there are not very many items either."""
+    fits = sizes <= most
+    needed = int((~fits).sum()) - int(sizes[fits].sum()) // -most if most else 0
+    if needed > limit:
+        raise _too_many(most, needed, limit)
+
+
+def _too_many(most: int, needed: int, limit: int) -> PlanError:
+    return PlanError(f"layers of at most {most} bytes would be {needed}, more than the {limit} allowed")
+
+
+def _how(items: _Items, guidance: Guidance, scale: int) -> dict[str, int]:
+    """What both kernels are told: how much an event weighs, and how large a layer may be, cut as sizes are."""
+    return {
+        "heavy_words": items.past.shape[1],
+        "heavy": _PAST,
+        "light": _LIKELY,
+        "joined": items.joined,
+        "least": guidance.min_size >> scale,
+        "most": max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
+        "passes": _PASSES,
+    }
 
 
 def _scale(sizes: NDArray[np.int64], weight: int) -> int:
@@ -304,13 +323,7 @@ def _settled(
         np.ascontiguousarray(sets[largest_first]),
         moved,
         np.array([frozenset(layer) in before for layer in layers], dtype=np.uint8),
-        heavy_words=items.past.shape[1],
-        heavy=_PAST,
-        light=_LIKELY,
-        joined=items.joined,
-        least=guidance.min_size >> scale,
-        most=max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
-        passes=_PASSES,
+        **_how(items, guidance, scale),
     )
     groups[largest_first] = moved
     made: list[list[str]] = [[] for _ in layers]
@@ -329,11 +342,12 @@ def _first_fit(sizes: Sequence[int], most: int) -> NDArray[np.int32]:
     return np.array(groups, dtype=np.int32)
 
 
-def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
+def _cells(items: _Items, sets: NDArray[np.uint64], most: int) -> NDArray[np.int64] | None:
     """Which paths are one item from the start, from 0 without gaps; None for each path by itself.
 
     To compare all pairs of very many paths takes too long. The largest half of the items are paths alone; all others
-    are sorted by what is below them, and cut where enough bytes have come together.
+    are sorted by what is below them, and cut where enough bytes have come together: no more than ``most``, if that is
+    not 0, but for a path that is larger by itself.
     """
     n = len(items.paths)
     if n <= _ITEMS:
@@ -348,8 +362,22 @@ def _cells(items: _Items, sets: NDArray[np.uint64]) -> NDArray[np.int64] | None:
     near = rest[np.lexsort((rest, *keys, weight))]
     before = np.cumsum(items.sizes[near]) - items.sizes[near]
     cells[near] = alone + before * (_ITEMS - alone) // int(items.sizes[near].sum())
+    if most:
+        cells[near] = alone + _cut(cells[near].tolist(), items.sizes[near].tolist(), most)
     _, cells = np.unique(cells, return_inverse=True)
     return cells
+
+
+def _cut(cells: Sequence[int], sizes: Sequence[int], most: int) -> NDArray[np.int64]:
+    """Ascending cells, cut further so that none of several paths has more than ``most`` bytes; numbered from 0."""
+    number, last, left = -1, None, 0
+    cut = []
+    for cell, size in zip(cells, sizes, strict=True):
+        if cell != last or size > left:
+            number, last, left = number + 1, cell, most
+        left -= size
+        cut.append(number)
+    return np.array(cut, dtype=np.int64)
 
 
 def _weight(sets: NDArray[np.uint64]) -> int:
