@@ -10,6 +10,11 @@
 
 static void *allocate(int64_t items, size_t size) { return malloc(items ? (size_t)items * size : 1); }
 
+/* What it adds to the cost to merge two groups, and the size of what they become. */
+struct offer {
+    int64_t cost, bytes;
+};
+
 /* Groups of partition_merge, each at the number of its first member. */
 struct merging {
     const struct partition *items;
@@ -20,9 +25,9 @@ struct merging {
     int64_t *members; /* [n] */
     int64_t *weights; /* [n] of the events */
     int64_t *costs;   /* [n] */
-    int64_t *best;    /* [n] what it costs to merge with ... */
-    int32_t *partner; /* [n] ... this later one, the cheapest; -1 for none */
-    bool *stale;      /* [n] the partner is another group by now, and no later one costs less than best */
+    struct offer *best; /* [n] for merging with ... */
+    int32_t *partner;   /* [n] ... this later one, the best; -1 for none */
+    bool *stale;        /* [n] the partner is another group by now, and no later one is better than best */
 };
 
 INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uint64_t *b)
@@ -35,20 +40,29 @@ INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uin
     return heavy * items->heavy_weight + light * items->light_weight;
 }
 
-/* What it adds to the cost to merge two groups; -1 where they would be too large, or where it is not below `most`. */
-INLINE int64_t added(const struct merging *m, int32_t a, int32_t b, int64_t most)
+INLINE bool precedes(struct offer a, struct offer b) { return a.cost != b.cost ? a.cost < b.cost : a.bytes < b.bytes; }
+
+/* If to merge two groups is better than *best, it is *best; whether it is. Too large a group is not made. */
+INLINE bool improve(const struct merging *m, int32_t a, int32_t b, struct offer *best)
 {
     const struct partition *items = m->items;
-    int64_t size = m->sizes[a] + m->sizes[b], words = items->words, costs = m->costs[a] + m->costs[b];
-    if (items->most && size > items->most)
-        return -1;
+    int64_t words = items->words, costs = m->costs[a] + m->costs[b];
+    struct offer offer = {.bytes = m->sizes[a] + m->sizes[b]};
+    if (items->most && offer.bytes > items->most)
+        return false;
     int64_t weight = m->weights[a] > m->weights[b] ? m->weights[a] : m->weights[b]; /* the union has no less */
-    if (size * (weight + items->joined) - costs >= most)
-        return -1;
+    offer.cost = offer.bytes * (weight + items->joined) - costs;
+    if (!precedes(offer, *best))
+        return false;
     weight = weigh(items, m->sets + a * words, m->sets + b * words);
-    int64_t more = size * (weight + items->joined) - costs;
-    return more < most ? more : -1;
+    offer.cost = offer.bytes * (weight + items->joined) - costs;
+    if (!precedes(offer, *best))
+        return false;
+    *best = offer;
+    return true;
 }
+
+static const struct offer NONE = {INT64_MAX, INT64_MAX};
 
 /* Find the best partner of the group at place `at` of alive, among those behind it. */
 INLINE void look(struct merging *m, int64_t at)
@@ -56,14 +70,10 @@ INLINE void look(struct merging *m, int64_t at)
     int32_t a = m->alive[at];
     m->partner[a] = -1;
     m->stale[a] = false;
-    m->best[a] = INT64_MAX;
-    for (int64_t k = at + 1; k < m->left; k++) {
-        int64_t more = added(m, a, m->alive[k], m->best[a]);
-        if (more >= 0) {
-            m->best[a] = more;
+    m->best[a] = NONE;
+    for (int64_t k = at + 1; k < m->left; k++)
+        if (improve(m, a, m->alive[k], m->best + a))
             m->partner[a] = m->alive[k];
-        }
-    }
 }
 
 MULTIVERSION
@@ -73,15 +83,15 @@ static void look_all(struct merging *m)
         look(m, at);
 }
 
-/* The cheapest pair. A partner that is stale is looked for anew only where its group would be chosen. */
+/* The best pair. A partner that is stale is looked for anew only where its group would be chosen. */
 MULTIVERSION
-static bool cheapest(struct merging *m, int32_t *first, int32_t *second)
+static bool best_pair(struct merging *m, int32_t *first, int32_t *second)
 {
     for (;;) {
         int64_t chosen = -1;
         for (int64_t at = 0; at < m->left; at++) {
             int32_t a = m->alive[at];
-            if (m->partner[a] >= 0 && (chosen < 0 || m->best[a] < m->best[m->alive[chosen]]))
+            if (m->partner[a] >= 0 && (chosen < 0 || precedes(m->best[a], m->best[m->alive[chosen]])))
                 chosen = at;
         }
         if (chosen < 0)
@@ -94,7 +104,7 @@ static bool cheapest(struct merging *m, int32_t *first, int32_t *second)
     }
 }
 
-/* The smallest of the groups that are too small, with its cheapest partner. */
+/* The smallest of the groups that are too small, with its best partner. */
 MULTIVERSION
 static bool too_small(struct merging *m, int32_t *first, int32_t *second)
 {
@@ -104,17 +114,15 @@ static bool too_small(struct merging *m, int32_t *first, int32_t *second)
         if (m->sizes[a] < m->items->least && (small < 0 || m->sizes[a] < m->sizes[small]))
             small = a;
     }
-    int64_t least = INT64_MAX;
+    struct offer best = NONE;
     for (int64_t at = 0; small >= 0 && at < m->left; at++) {
         int32_t a = m->alive[at];
-        int64_t more = a == small ? -1 : added(m, a, small, least);
-        if (more >= 0) {
-            least = more;
+        if (a != small && improve(m, a, small, &best)) {
             *first = a < small ? a : small;
             *second = a < small ? small : a;
         }
     }
-    return least < INT64_MAX;
+    return precedes(best, NONE);
 }
 
 /* The second of two groups goes into the first, which is before it; then whatever was best with one of them. */
@@ -144,13 +152,11 @@ static void merge(struct merging *m, int32_t a, int32_t b)
         if (m->partner[g] < 0)
             continue;
         /* Among equals the partner is the first one. That may be a: but not where it is not known who is the partner. */
-        bool first = !m->stale[g] && a <= m->partner[g];
+        struct offer best = m->best[g];
+        best.bytes += !m->stale[g] && a <= m->partner[g];
         m->stale[g] |= m->partner[g] == a || m->partner[g] == b;
-        if (!before)
-            continue;
-        int64_t more = added(m, g, a, first ? m->best[g] + 1 : m->best[g]);
-        if (more >= 0) {
-            m->best[g] = more;
+        if (before && improve(m, g, a, &best)) {
+            m->best[g] = best;
             m->partner[g] = a;
             m->stale[g] = false;
         }
@@ -186,7 +192,7 @@ int partition_merge(const struct partition *items, int64_t limit, int32_t *group
         m.costs[i] = m.sizes[i] * (m.weights[i] + (m.members[i] > 1 ? items->joined : 0));
     }
     look_all(&m);
-    for (int32_t a, b; m.left > limit ? cheapest(&m, &a, &b) : too_small(&m, &a, &b);) {
+    for (int32_t a, b; m.left > limit ? best_pair(&m, &a, &b) : too_small(&m, &a, &b);) {
         merge(&m, a, b);
         groups[b] = a;
     }

@@ -31,13 +31,12 @@ struct partition {
 };
 
 /* groups[n]: from each item in a group of its own, merge the two groups that cost least to merge (of pairs that cost
- * the same the one with the lowest numbers), until there are `limit` and none is smaller than `least`. A group has the
- * number of its first member. *left is how many there are: more than `limit` where `most` leaves no other way. */
+ * the same the smallest one, then the one with the lowest numbers), until there are `limit` and none is smaller than
+ * `least`. A group has the number of its first member. *left is how many there are: more than `limit` where `most` leaves no other way. */
 int partition_merge(const struct partition *items, int64_t limit, int32_t *groups, int64_t *left);
 
 /* Move single items, in their order, to the group where they cost least, until no move helps or `passes` are over.
- * groups[n] as partition_merge
- * gives it; `free_groups` more may come to be. */
+ * groups[n] as partition_merge gives it; `free_groups` more may come to be. */
 int partition_move(const struct partition *items, int64_t free_groups, int64_t passes, int32_t *groups);
 
 /* Move single items, in their order, between groups that lie on each other, so that groups and their order cost least:

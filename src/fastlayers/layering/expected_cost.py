@@ -32,11 +32,12 @@ from numpy.typing import NDArray
 from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
-from ..store_path import package_version, store_name
+from ..store_path import store_name
 from .guidance import Guidance
 from .history import ChangeHistory
 from .order import order_layers
 from .plan import LayerPlan
+from .releases import releases_of
 
 __all__ = ["VERSION", "explain", "split"]
 
@@ -150,7 +151,7 @@ def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) ->
         sizes = np.ones(len(rows), dtype=np.int64)
     if sum(sizes.tolist()) > _LARGEST:
         raise PlanError(f"NAR sizes of more than {_LARGEST} bytes in all cannot be planned")
-    likely, events = _versions_below(closure)
+    likely, events = _releases_below(closure)
     bits = history.bits(closure.paths)
     updates = min(history.updates, _UPDATES)
     words = -(-updates // 64)
@@ -162,16 +163,14 @@ def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) ->
     return _Items([closure.paths[i] for i in rows.tolist()], sizes, past, likely[rows], events)
 
 
-def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
-    """A bit for each version that a node or anything below it has; and how many bits there are."""
-    own = [package_version(path) for path in closure.paths]
-    names = sorted(set(own))
-    events = min(len(names), _EVENTS)
-    number = {name: k * events // len(names) for k, name in enumerate(names)}
-    words = max(-(-events // 64), 1)
+def _releases_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
+    """A bit for each release that changes a node by itself or anything below it; and how many bits there are."""
+    releases = releases_of(closure.paths)
+    count = min(releases.count, _EVENTS)
+    words = max(-(-count // 64), 1)
+    bits = (releases.events * count // max(releases.count, 1)).astype(np.uint64)
     sets = np.zeros((len(closure), words), dtype=np.uint64)
-    bits = np.array([number[name] for name in own], dtype=np.int64)
-    sets[np.arange(len(closure)), bits // 64] = np.uint64(1) << (bits % 64).astype(np.uint64)
+    np.bitwise_or.at(sets, (releases.nodes, bits >> 6), np.uint64(1) << (bits & 63))
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     block = 8  # words; the kernel is written for so many
@@ -179,7 +178,7 @@ def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
         part = np.ascontiguousarray(sets[:, first : first + block])
         _core.spread(closure.indptr, closure.indices, order, part, up=True)
         sets[:, first : first + block] = part
-    return sets, events
+    return sets, count
 
 
 def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np.int64]]:
@@ -398,7 +397,7 @@ def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
         plan: made by this strategy.
         path: in one of its layers.
     """
-    likely, events = _versions_below(closure)
+    likely, events = _releases_below(closure)
     layer = next(layer for layer in plan.layers if path in layer)
     rows = [closure.index(each) for each in layer]
     own = _weight(likely[[closure.index(path)]])

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..closure import UNKNOWN, Closure
-from ..store_path import package_version
 from .history import ChangeHistory
+from .releases import releases_of
 
 __all__ = ["VERSION", "order_layers"]
 
@@ -134,9 +134,9 @@ def _sizes(closure: Closure, layer_of: NDArray[np.int64]) -> list[int]:
 
 def _events(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> _Events:
     """Events that change the same layers are one, with the sum of their weights."""
-    updates, versions = _updates(closure, layer_of, count, history), _versions(closure, layer_of, count)
-    rows = np.concatenate([updates, versions])
-    weights = np.repeat(np.array([_PAST, _LIKELY]), [len(updates), len(versions)])
+    updates, releases = _updates(closure, layer_of, count, history), _releases(closure, layer_of, count)
+    rows = np.concatenate([updates, releases])
+    weights = np.repeat(np.array([_PAST, _LIKELY]), [len(updates), len(releases)])
     total = max(int(weights.sum()), 1)
     rows, which = np.unique(rows, axis=0, return_inverse=True)
     summed = np.zeros(len(rows), dtype=np.int64)
@@ -161,12 +161,10 @@ def _updates(closure: Closure, layer_of: NDArray[np.int64], count: int, history:
     return np.ascontiguousarray(np.packbits(changes, axis=0, bitorder="little").T).view("<u8")
 
 
-def _versions(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """A version a row: the layers that have it, or refer to what has it."""
-    number: dict[str, int] = {}
-    version = np.array([number.setdefault(package_version(path), len(number)) for path in closure.paths])
-    by_version = np.argsort(version, kind="stable")
-    starts = np.flatnonzero(np.diff(version[by_version], prepend=-1))
+def _releases(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """A release a row: the layers that have what it changes by itself, or what refers to that."""
+    releases = releases_of(closure.paths)
+    starts = np.flatnonzero(np.diff(releases.events, prepend=-1))
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     blocks = []
@@ -176,7 +174,7 @@ def _versions(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDAr
         columns = (layer_of[members] - first).astype(np.uint64)
         sets[members, columns >> 6] = np.uint64(1) << (columns & 63)
         _core.spread(closure.indptr, closure.indices, order, sets)
-        blocks.append(np.bitwise_or.reduceat(sets[by_version], starts, axis=0))
+        blocks.append(np.bitwise_or.reduceat(sets[releases.nodes], starts, axis=0))
     return np.concatenate(blocks, axis=1).astype("<u8")
 
 
