@@ -276,7 +276,9 @@ _CHAIN = "Docker's graph drivers: all from the first new layer upward"
 
 
 def _ratio(size: int | None, update: Update) -> str:
-    return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
+    if size is None or update.bound is None or not update.bound_is_exact:
+        return "?"
+    return f"{size / update.bound:.2f}" if update.bound else "-"
 
 
 _KINDS = ("replaced", "rebuilt", "added", "removed", "moved in", "moved out")  # the order in which a table tells them
