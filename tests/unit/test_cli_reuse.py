@@ -178,7 +178,9 @@ def test_a_size_of_nothing_is_known(folder: Path, capfd: pytest.CaptureFixture[s
     for name in ("graph.json", "new.json"):
         nodes = json.loads(Path(name).read_text())["graph"]
         write_json(folder / name, {"graph": [{**node, "narSize": 0} for node in nodes]})
-    [found] = told(capfd, "simulate", "graph.json", "new.json", "--strategy", "popularity", "--max-layers", "1")["replays"]
+    [found] = told(capfd, "simulate", "graph.json", "new.json", "--strategy", "popularity", "--max-layers", "1")[
+        "replays"
+    ]
     assert found["steps"] == [{"by_digest": 0, "by_chain": 0, "bound": 0, "total": 0}]
     said = printed(capfd, "diff", "graph.json", "new.json", "--max-layers", "1")
     assert "at least" not in said and "?" not in said
