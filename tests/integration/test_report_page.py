@@ -148,7 +148,6 @@ def violations(browser: Chrome) -> list[str]:
         ("image", NARROW, "dark"),
         ("update", NARROW, "light"),
         ("history", WIDE, "dark"),
-        ("many", NARROW, "light"),
         ("others", WIDE, "light"),
         ("nothing", WIDE, "light"),
     ],
