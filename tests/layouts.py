@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ def digest(data: bytes) -> str:
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-def write_layout(folder: Path, layers: Sequence[Layer], tag: str = "1", *, plan: bool = True) -> str:
+def write_layout(
+    folder: Path, layers: Sequence[Layer], tag: str = "1", *, plan: bool = True, labels: Mapping[str, str] | None = None
+) -> str:
     """Add an image to a layout, with or without its plan; gives what names it."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True, exist_ok=True)
@@ -44,7 +46,7 @@ def write_layout(folder: Path, layers: Sequence[Layer], tag: str = "1", *, plan:
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {},
+        "config": {"Labels": labels} if labels else {},
         "rootfs": {"type": "layers", "diff_ids": [digest(layer.tar or layer.stored) for layer in layers]},
         "history": [{"comment": layer.comment} for layer in layers],
     }

@@ -87,7 +87,8 @@ int graph_matrix(int64_t n, int64_t targets, const int32_t *rows, const int64_t 
     int64_t total = 0;
     for (int64_t i = 0; i < n; i++) { /* close the gaps */
         int64_t length = filled[i] - indptr[i];
-        memmove(indices + total, indices + indptr[i], (size_t)length * sizeof *indices);
+        if (length) /* there may be no indices at all */
+            memmove(indices + total, indices + indptr[i], (size_t)length * sizeof *indices);
         indptr[i] = total;
         total += length;
     }

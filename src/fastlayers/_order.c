@@ -162,8 +162,12 @@ static void improve(struct search *s, int64_t work, int32_t *order)
 
 int order_layers(const struct ordering *layers, int64_t work, int32_t *order)
 {
+    static const uint64_t nothing;
     int64_t n = layers->n, words = layers->words;
-    struct search s = {.layers = layers};
+    struct ordering known = *layers;
+    if (!words) /* there may be no sets at all, and nothing may be added to NULL, not even 0 */
+        known.sets = &nothing;
+    struct search s = {.layers = &known};
     s.prefixes = allocate((n + 1) * words, sizeof *s.prefixes);
     s.weights = allocate(n + 1, sizeof *s.weights);
     s.costs = allocate(n + 1, sizeof *s.costs);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,11 +24,13 @@ __all__ = [
     "Progress",
     "counted",
     "print_build",
+    "print_data",
     "print_event",
     "print_explained",
     "print_history",
     "print_image",
     "print_lines",
+    "print_log",
     "print_notes",
     "print_plan",
     "print_replays",
@@ -119,12 +122,20 @@ def _megabytes(size: int | None) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 100_000 else f"{size / 1e3:,.1f} kB"
 
 
-def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[str]], file: TextIO) -> None:
+def _printable(text: str) -> str:
+    """Text of somebody else's in one line, with nothing in it that a terminal would obey."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _table(
+    titles: Sequence[str], columns: Sequence[tuple[str, str]], cells: Sequence[Sequence[str]], file: TextIO
+) -> None:
     """Print a table; a column is its heading and "left" or "right". The one that says "what" or "why" gives way."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    rows = [list(map(_printable, row)) for row in cells]
     widths = [max(map(len, [heading, *(row[i] for row in rows)])) for i, (heading, _) in enumerate(columns)]
     whole = sum(widths) + 2 * len(columns)
     console = Console(file=file, width=None if file.isatty() else whole)  # a file or a pipe has no width
@@ -139,8 +150,8 @@ def _table(title: str, columns: Sequence[tuple[str, str]], rows: Sequence[Sequen
     for row in rows:
         table.add_row(*map(Text, row))
     with console.capture() as captured:
-        if title:
-            console.print(Text(title, style="italic"), soft_wrap=True)  # of the table, it would be broken at its width
+        for title in titles:  # as the table's own it would be broken at its width
+            console.print(Text(_printable(title), style="italic"), soft_wrap=True)
         console.print(table)
     file.write(captured.get())  # rich itself would end the program where nobody reads
 
@@ -168,7 +179,24 @@ _HOLDS = 30
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines as UTF-8, whatever the locale is; bytes that are not UTF-8 come out as they went in."""
+    """Print lines for people, as UTF-8, whatever the locale is."""
+    _write(list(map(_printable, lines)))
+
+
+def print_data(lines: Sequence[str]) -> None:
+    """Print what programs read, as UTF-8, whatever the locale is; bytes that are not UTF-8 come out as they went in.
+
+    But a terminal gets nothing that it would obey.
+    """
+    if sys.stdout.isatty():
+        lines = [
+            "".join(part if part in "\n\t" else _printable(part) for part in re.split("([\n\t])", line))
+            for line in lines
+        ]
+    _write(lines)
+
+
+def _write(lines: Sequence[str]) -> None:
     if lines:
         sys.stdout.buffer.write(("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
         sys.stdout.buffer.flush()
@@ -177,7 +205,12 @@ def print_lines(lines: Sequence[str]) -> None:
 def print_notes(notes: Sequence[str]) -> None:
     """Print what the user should know, although all is well, on standard error."""
     for note in notes:
-        print(f"fastlayers: {note.encode('utf-8', 'backslashreplace').decode()}", file=sys.stderr)
+        print(f"fastlayers: {_printable(note)}", file=sys.stderr)
+
+
+def print_log(line: str) -> None:
+    """Print what is being done, on standard error."""
+    print(_printable(line), file=sys.stderr)
 
 
 def print_plan(made: LayerPlan) -> None:
@@ -192,7 +225,7 @@ def print_plan(made: LayerPlan) -> None:
     layers, paths = counted(len(made.layers), "layer"), counted(sum(map(len, made.layers)), "path")
     title = f"{made.strategy or 'plan'}: {layers}, {paths}, {whole}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right"), ("what", "left")]
-    _table(title, columns, rows, sys.stdout)
+    _table([title], columns, rows, sys.stdout)
 
 
 def print_event(event: LayerEvent) -> None:
@@ -231,12 +264,12 @@ def print_build(result: BuildResult, file: TextIO) -> None:
         ("time", "right"),
         ("done", "left"),
     ]
-    digests = f"image ID {result.image.config_digest}\nmanifest {result.image.manifest_digest}"
+    digests = [f"image ID {result.image.config_digest}", f"manifest {result.image.manifest_digest}"]
     moved = [f"{_megabytes(result.read)} read", f"{_megabytes(result.written)} written"]
     moved += [] if result.sent is None else [f"{_megabytes(result.sent)} sent"]
     layers = counted(len(rows), "layer")
-    title = f"{digests}\n{layers}, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
-    _table(title, columns, rows, file)
+    title = f"{layers}, {_megabytes(stored)}; {', '.join(moved)}, {result.seconds:.2f} s"
+    _table([*digests, title], columns, rows, file)
 
 
 def print_update(update: Update) -> None:
@@ -252,7 +285,7 @@ def print_update(update: Update) -> None:
         ("all", str(len(update.layers)), _megabytes(update.new.size), _ratio(update.new.size, update), ""),
     ]
     columns = [("download", "left"), ("layers", "right"), ("size", "right"), ("/ bound", "right"), ("what", "left")]
-    _table("", columns, rows, sys.stdout)
+    _table([], columns, rows, sys.stdout)
     changed = [(number, change) for number, change in enumerate(update.layers, 1) if change.by_chain]
     first = changed[0][0] if changed else 0
     rows = [
@@ -268,7 +301,7 @@ def print_update(update: Update) -> None:
     if rows:
         columns = [("layer", "right"), ("size", "right"), ("digest", "left"), ("holds", "left"), ("why", "left")]
         print_lines([""])
-        _table("", columns, rows, sys.stdout)
+        _table([], columns, rows, sys.stdout)
 
 
 _DIGEST = "podman, containerd, skopeo: layers whose digest is new"
@@ -276,7 +309,9 @@ _CHAIN = "Docker's graph drivers: all from the first new layer upward"
 
 
 def _ratio(size: int | None, update: Update) -> str:
-    return f"{size / update.bound:.2f}" if size is not None and update.bound and update.bound_is_exact else "?"
+    if size is None or update.bound is None or not update.bound_is_exact:
+        return "?"
+    return f"{size / update.bound:.2f}" if update.bound else "-"
 
 
 _KINDS = ("replaced", "rebuilt", "added", "removed", "moved in", "moved out")  # the order in which a table tells them
@@ -310,7 +345,7 @@ def print_explained(stack: LayerStack, lines: Sequence[str], note: str) -> None:
     strategy = f", {stack.plan.strategy}" if stack.plan and stack.plan.strategy else ""
     title = f"{stack.name}{strategy}: {counted(len(stack.layers), 'layer')}, {_megabytes(stack.size)}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
-    _table(title, columns, rows, sys.stdout)
+    _table([title], columns, rows, sys.stdout)
     print_lines([note] if note else [])
 
 
@@ -347,7 +382,7 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
         ("by digest", "right"),
         ("what", "left"),
     ]
-    _table(title, columns, rows, sys.stdout)
+    _table([title], columns, rows, sys.stdout)
 
 
 def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], changes: Mapping[str, int]) -> None:
@@ -367,7 +402,7 @@ def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], chang
     title = f"{stack.name}: {counted(len(stack.layers), 'layer')}, {_megabytes(stack.size)} ({unit})"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("share", "right")]
     columns += [("changed", "right")] if updates else []
-    _table(title, [*columns, ("what", "left")], rows, sys.stdout)
+    _table([title], [*columns, ("what", "left")], rows, sys.stdout)
     if not updates:
         return
     downloads = []
@@ -376,13 +411,8 @@ def print_history(stacks: Sequence[LayerStack], updates: Sequence[Update], chang
         figures = (_megabytes(update.by_digest), _megabytes(update.by_chain), bound)
         downloads.append((str(number), *figures, f"{update.old.name} -> {update.new.name}"))
     columns = [("update", "right"), ("by digest", "right"), ("by chain", "right"), ("bound", "right"), ("what", "left")]
-    _table("downloads", columns, downloads, sys.stdout)
+    _table(["downloads"], columns, downloads, sys.stdout)
     print_update(updates[-1])
-
-
-def _printable(text: str) -> str:
-    """Text of somebody else's in one line, with nothing in it that a terminal would obey."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def print_image(facts: ImageFacts) -> None:
@@ -397,14 +427,14 @@ def print_image(facts: ImageFacts) -> None:
     lines += [f"created {facts.created}"] if facts.created else []
     lines += [f"annotation {key}: {value}" for key, value in sorted(facts.annotations.items())]
     lines += [f"config {key}: {json.dumps(value, ensure_ascii=False)}" for key, value in facts.config.items() if value]
-    print_lines(list(map(_printable, lines)))
+    print_lines(lines)
     rows, notes = [], []
     for number, layer in enumerate(facts.layers, 1):
         what = _short(layer.paths) if layer.paths else layer.history
-        row = (number, _printable(what), _megabytes(layer.size), layer.codec, (layer.digest or "")[7:19])
+        row = (number, what, _megabytes(layer.size), layer.codec, (layer.digest or "")[7:19])
         rows.append((*map(str, row), layer.diff_id[7:19]))
         notes += [
-            _printable(f"layer {number}, annotation {key}: {value}")
+            f"layer {number}, annotation {key}: {value}"
             for key, value in sorted(layer.annotations.items())
             if key != "dev.fastlayers.paths"  # the table has them
         ]
@@ -417,7 +447,7 @@ def print_image(facts: ImageFacts) -> None:
         ("diff ID", "left"),
     ]
     size = _megabytes(sum(layer.size for layer in facts.layers))
-    _table(f"{counted(len(rows), 'layer')}, {size}", columns, rows, sys.stdout)
+    _table([f"{counted(len(rows), 'layer')}, {size}"], columns, rows, sys.stdout)
     print_lines(notes)
 
 
@@ -430,4 +460,4 @@ def print_verdict(verdict: Verdict, *, quiet: bool) -> None:
         images, layers = counted(verdict.images, "image"), counted(verdict.layers, "layer")
         entries = f"{verdict.entries:,} {'entry' if verdict.entries == 1 else 'entries'}"
         lines.append(f"{verdict.name}: good: {images}, {layers}, {entries}, {_megabytes(verdict.size)}")
-    print_lines(list(map(_printable, lines)))
+    print_lines(lines)

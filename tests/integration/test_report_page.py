@@ -5,8 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,7 @@ def pages(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
         "others": [others, others],
         "nothing": [empty],
         "history": [first, second, first, second, "--strategy", "auto"],
+        "many": [first, second, "--max-layers", "450"],
     }
     for name, arguments in sources.items():
         fastlayers("report", *arguments, "--html", folder / f"{name}.html")
@@ -115,8 +118,18 @@ def opened(browser: Chrome, pages: dict[str, Path]) -> Callable[..., Chrome]:
 
 
 def data_of(page: Path) -> Any:
+    """What is in a page, with whole names of paths, and with layers where the page names those of the image before."""
     text = page.read_text()
-    return json.loads(text.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
+    data = json.loads(text.partition('<script type="application/json" id="data">')[2].partition("</script>")[0])
+    folded, names = iter(data["names"]), [""]
+    for shared, rest in zip(folded, folded, strict=True):
+        names.append(names[-1][:shared] + rest)
+    data["full"] = [data["before"] + rest + names[name + 1] for rest, name, _, _ in data["paths"]]
+    before: list[Any] = []
+    for image in data["images"]:
+        image["layers"] = [before[layer] if isinstance(layer, int) else layer for layer in image["layers"]]
+        before = image["layers"]
+    return data
 
 
 def violations(browser: Chrome) -> list[str]:
@@ -202,9 +215,104 @@ def test_keys_are_enough(opened: Callable[..., Chrome]) -> None:
     assert (paths.get_attribute("aria-activedescendant") or "").startswith("map-p")
 
 
+def contrast(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    """Between two colours as sRGB from 0 to 255, after WCAG 2."""
+
+    def luminance(colour: tuple[float, ...]) -> float:
+        parts = [part / 255 for part in colour]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    low, high = sorted([luminance(one), luminance(other)])
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_every_shape_can_be_seen(colours: str, opened: Callable[..., Chrome]) -> None:
+    """Against the page, whatever it tells (WCAG 1.4.11); what is hollow by its edge."""
+    browser = opened("history", WIDE, colours)
+    script = """
+        const made = document.body.appendChild(document.createElementNS("http://www.w3.org/2000/svg", "rect"));
+        const told = (name, part) => { made.setAttribute("class", name); return getComputedStyle(made)[part]; };
+        return [getComputedStyle(document.body).backgroundColor, told("v0", "stroke"), told("line l-new", "stroke"),
+            told("line l-above", "stroke"), ...arguments[0].map((name) => told(name, "fill"))];
+    """
+    shapes = ["s-kept", "s-above", "s-new", "s-bound", "v1", "v2", "v3", "v4"]
+    colours_of = [tuple(map(float, re.findall(r"[0-9.]+", text))) for text in browser.execute_script(script, shapes)]
+    page, *found = colours_of
+    assert [round(contrast(page, one), 2) for one in found if contrast(page, one) < 3] == []
+
+
+def test_no_colour_tells_anything_alone(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
+    """A layer's state is its height, and how often a path changed is the length of a line."""
+    browser, data = opened("update"), data_of(pages["update"])
+    heights = browser.execute_script("""
+        return [...document.querySelectorAll("#stack [role=option]")].map((one) => one.lastChild.getBBox().height);
+    """)
+    states = [layer[0] for layer in data["images"][1]["update"]["layers"]]
+    of_state = [{height for height, one in zip(heights, states, strict=True) if one == state} for state in range(3)]
+    assert all(len(one) == 1 for one in of_state)
+    kept, above, new = (one.pop() for one in of_state)
+    assert 10 < kept < 0.7 * above < 0.7 * new
+    browser, data = opened("history"), data_of(pages["history"])
+    lines = browser.execute_script("""
+        return [...document.querySelectorAll("#map [role=option]")].map((cell) => {
+            const box = cell.getBBox();
+            const line = [...document.querySelectorAll("#map .gauge")].find((one) => {
+                const at = one.getBBox();
+                return at.x > box.x && at.x < box.x + box.width && at.y > box.y && at.y < box.y + box.height;
+            });
+            return [cell.id, box.width, box.height, line ? line.getBBox().width / (box.width + 1 - 8) : 0];
+        });
+    """)
+    told = {name: share for name, width, height, share in lines if width > 40 and height > 40}
+    assert len(told) > 10
+    for name, share in told.items():
+        assert share == pytest.approx(data["paths"][int(name.removeprefix("map-p"))][3] / 3, abs=0.02)
+    assert {round(share) for share in told.values()} == {0, 1}
+
+
+@pytest.mark.parametrize("size", [WIDE, NARROW])
+def test_of_very_many_layers_the_largest_is_the_widest(
+    size: tuple[int, int], opened: Callable[..., Chrome], pages: dict[str, Path]
+) -> None:
+    browser, layers = opened("many", size), data_of(pages["many"])["images"][1]["layers"]
+    assert len(layers) > size[0] / 4
+    boxes = browser.execute_script("""
+        const whole = document.querySelector("#stack").clientWidth;
+        return [...document.querySelectorAll("#stack [role=option] .column")].map((one) => {
+            const box = one.getBBox();
+            return [box.x, box.width, whole];
+        });
+    """)
+    by_size = [width for _, (_, width, _) in sorted(zip([layer[0] for layer in layers], boxes, strict=True))]
+    assert by_size[0] > 0 and by_size[-1] > 10 * by_size[len(layers) // 2]
+    assert all(one <= other + 0.02 for one, other in pairwise(by_size))
+    assert all(x >= 0 and x + width <= whole + 0.1 for x, width, whole in boxes)
+
+
+def test_a_screen_reader_is_told_once(opened: Callable[..., Chrome]) -> None:
+    """Of what arrow keys choose by the option itself; of what is chosen in a table by a line that is not seen."""
+    browser = opened("history")
+    live = (
+        "return [...document.querySelectorAll('[role=status],[role=alert],[aria-live]')].map((one) => one.textContent)"
+    )
+    stack = browser.find_element(By.CSS_SELECTOR, "#stack [role=listbox]")
+    stack.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    option = browser.find_element(By.ID, stack.get_attribute("aria-activedescendant") or "")
+    assert (option.get_attribute("aria-label") or "").startswith("Layer 2: ")
+    assert not any(browser.execute_script(live))
+    browser.find_elements(By.CSS_SELECTOR, "#layers button")[4].click()
+    [told] = [text for text in browser.execute_script(live) if text]
+    assert told.startswith("Selected: Layer 5 of ")
+    stack.send_keys(Keys.ARROW_RIGHT)
+    assert not any(browser.execute_script(live))
+
+
 def test_search(opened: Callable[..., Chrome], pages: dict[str, Path]) -> None:
     browser, data = opened("closure"), data_of(pages["closure"])
-    full = [before + data["names"][name] for before, name, _, _ in data["paths"]]
+    full = data["full"]
+    assert sorted(full) == sorted(read_closure(pages["closure"].parent / "first.json").paths)
     box, count = browser.find_element(By.ID, "search"), browser.find_element(By.ID, "found-count")
     box.send_keys("LIB c6")
     expected = sum("lib" in path.lower() and "c6" in path.lower() for path in full)

@@ -43,6 +43,14 @@ def test_kernel_against_the_best_order() -> None:
     assert seen["best"] >= 395 and seen["other than given"] > 100, seen
 
 
+def test_kernel_without_events() -> None:
+    """Nothing is ever sent again: the largest are at the bottom, and of equal ones the first."""
+    order = np.empty(4, dtype=np.int32)
+    sets, weights = np.zeros((4, 0), dtype=np.uint64), np.zeros(0, dtype=np.int64)
+    _core.order_layers(np.array([5, 7, 6, 7]), sets, weights, order, 1 << 20)
+    assert order.tolist() == [1, 3, 2, 0]
+
+
 def path_of(number: int, epoch: int) -> str:
     return f"/nix/store/{number:016}{epoch:016}-p{number}-{number % 5}.{epoch}"
 

@@ -125,7 +125,7 @@ def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[s
     assert printed(capfd, "explain", images[0], APP).splitlines()[1:] == [
         "layer 3 of 4, path 1 of 1", "its closure says more: name it with --closure"]  # fmt: skip
     with_closure = printed(capfd, "explain", images[0], "app-3.0", "--closure", "graph.json")
-    assert with_closure.splitlines()[-1].startswith("popularity 1, rank 3 of 3: ")
+    assert with_closure.splitlines()[-1].startswith("alone: whatever shared its layer")  # as the default says
     assert squeezed(printed(capfd, "explain", images[0]))[-2:] == [
         "4 0.0 kB customisation customisation", "its closure says more: name it with --closure"]  # fmt: skip
 
@@ -174,12 +174,24 @@ def test_report_as_a_page(folder: Path, images: list[str], capfd: pytest.Capture
     assert stat.S_IMODE(os.stat("page.html").st_mode) & 0o444 == 0o444
 
 
+def test_a_size_of_nothing_is_known(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    for name in ("graph.json", "new.json"):
+        nodes = json.loads(Path(name).read_text())["graph"]
+        write_json(folder / name, {"graph": [{**node, "narSize": 0} for node in nodes]})
+    [found] = told(capfd, "simulate", "graph.json", "new.json", "--strategy", "popularity", "--max-layers", "1")[
+        "replays"
+    ]
+    assert found["steps"] == [{"by_digest": 0, "by_chain": 0, "bound": 0, "total": 0}]
+    said = printed(capfd, "diff", "graph.json", "new.json", "--max-layers", "1")
+    assert "at least" not in said and "?" not in said
+
+
 def test_strategies_are_told_apart_from_what_they_gave(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A plan without a strategy's name is recognised by its layers."""
-    made = plan_layers(read_closure("graph.json"), 2, "auto")
+    made = plan_layers(read_closure("graph.json"), 2, "popularity")
     Path("plan.json").write_text(made.to_layers())
     said = printed(capfd, "explain", "plan.json", APP, "--closure", "graph.json")
-    assert "a primary path: number 1 of " in said
+    assert "popularity 1, rank 3 of 3: " in said
 
 
 def test_simulate_learns_step_by_step_what_the_whole_history_tells(

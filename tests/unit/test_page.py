@@ -36,23 +36,37 @@ def history() -> list[LayerStack]:
 def test_data() -> None:
     stacks = history()
     data = page_data(stacks, updates_of(stacks))
-    assert data["names"] == ["a-1", "b-1", "c-1", "d-1", "a-2"]
-    rows = {before + data["names"][name]: (size, changes) for before, name, size, changes in data["paths"]}
+    assert data["before"] == "/nix/store/" + 31 * "0"
+    assert data["names"] == [0, "a-1", 2, "2", 0, "b-1", 0, "c-1", 0, "d-1"]
+    paths, names = data["paths"], ["a-1", "a-2", "b-1", "c-1", "d-1"]
+    rows = {data["before"] + rest + names[name]: (size, changes) for rest, name, size, changes in paths}
     assert rows == {A: (1, 2), A2: (2, 2), A3: (3, 2), B: (10, 0), C: (100, 0), D: (1000, 0)}
     assert [image["size"] for image in data["images"]] == [111, 112, 1113]
-    index = {before + data["names"][name]: i for i, (before, name, _, _) in enumerate(data["paths"])}
+    index = {path: number for number, path in enumerate(rows)}
     kind = data["changes"].index
     assert "update" not in data["images"][0]
     assert data["images"][1]["update"] == {
         "digest": 12, "chain": 112, "bound": 2, "exact": True,
-        "layers": [[2, [[kind("replaced"), index[A2], index[A]]]], [1, []]]}  # fmt: skip
-    assert data["images"][2]["update"]["layers"][2] == [2, [[kind("moved out"), index[A2], 1]]]
-    assert data["images"][2]["layers"][0] == [1003, [index[A3], index[D]], "", ""]
+        "layers": [[2, [kind("replaced"), index[A2], index[A]]], [1]]}  # fmt: skip
+    assert data["images"][2]["update"]["layers"][2] == [2, [kind("moved out"), index[A2], 1]]
+    assert data["images"][2]["layers"] == [(1003, (index[A3], index[D]), "", ""), 1, (10, (index[B],), "", "")]
+
+
+def test_several_reasons_of_one_kind_and_paths_of_any_names() -> None:
+    stacks = [stack_of_plan("x", LayerPlan(((A, B, "half\udcff"),))), stack_of_plan("y", LayerPlan(((A2, D),)))]
+    data = page_data(stacks, updates_of(stacks))
+    assert data["before"] == ""
+    paths = [rest for rest, *_ in data["paths"]]
+    assert sorted(paths) == ["", *(path[: -len("x-1")] for path in (A, B, D, A2))]
+    replaced, added, removed = [one[0] for one in data["images"][1]["update"]["layers"][0][1:]]
+    kinds = [data["changes"][kind] for kind in (replaced, added, removed)]
+    assert kinds == ["replaced", "added", "removed"]
+    assert len(data["images"][1]["update"]["layers"][0][3]) == 1 + 2 * 2
 
 
 def test_unknown_sizes_and_labels() -> None:
     stack = LayerStack("x", (StackLayer("sha256:0123456789abcdef", "d", None, (), "<base>"),), "stored", False)
-    assert page_data([stack], [])["images"][0]["layers"] == [[-1, [], "<base>", "0123456789ab"]]
+    assert page_data([stack], [])["images"][0]["layers"] == [(-1, (), "<base>", "0123456789ab")]
 
 
 class Elements(HTMLParser):
@@ -88,16 +102,30 @@ def test_nothing_in_the_data_is_markup() -> None:
     assert json.loads(text)["images"][0]["name"] == evil
 
 
-def test_fifteen_hundred_paths_and_an_update_of_all() -> None:
-    """Names as long as those of nixpkgs, in a hundred layers."""
+def versions(builds: int, share: int) -> list[LayerStack]:
+    """1,500 paths with names as long as those of nixpkgs, in a hundred layers; one of ``share`` has a new version."""
     stacks = []
-    for build in range(5):
-        paths = [store_path(f"a-package-with-a-name-{number}-1.2.3-lib", build) for number in range(1500)]
+    since = [0] * 1500
+    for build in range(builds):
+        since = [build if (number + build) % share == 0 else old for number, old in enumerate(since)]
+        paths = [store_path(f"a-package-with-a-name-{n}-1.{old}.3-lib", old) for n, old in enumerate(since)]
         layers = tuple(tuple(paths[at : at + 15]) for at in range(0, 1500, 15))
         sizes = dict(zip(paths, range(10**9, 10**9 + 1500), strict=True))
         stacks.append(stack_of_plan(f"docker://registry.example.org/app:{build}", LayerPlan(layers), sizes=sizes))
-    assert len(render_page(stacks[:2], updates_of(stacks[:2])).encode()) < 500_000
-    assert len(render_page(stacks, updates_of(stacks)).encode()) < 2_000_000
+    return stacks
+
+
+@pytest.mark.parametrize(("builds", "share", "most"), [(2, 1, 250_000), (5, 1, 500_000), (31, 3, 1_400_000)])
+def test_fifteen_hundred_paths(builds: int, share: int, most: int) -> None:
+    """Without the hash parts of all paths, which nothing makes smaller, there is little."""
+    stacks = versions(builds, share)
+    assert len(render_page(stacks, updates_of(stacks)).encode()) < most
+
+
+def test_a_layer_that_stays_is_told_once() -> None:
+    one, two = versions(2, 1)
+    pages = [render_page(stacks, updates_of(stacks)) for stacks in ([one] * 2, [one] * 12, [one, two])]
+    assert len(pages[1]) - len(pages[0]) < 20_000 < len(pages[2]) - len(pages[0])
 
 
 def test_a_page_takes_the_place_of_another_as_a_whole(tmp_path: Path) -> None:

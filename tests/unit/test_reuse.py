@@ -13,6 +13,7 @@ from fastlayers import Closure, plan_layers
 from fastlayers.errors import ClosureError, ImageError, PlanError
 from fastlayers.layering.guidance import Guidance, Rule, Rules
 from fastlayers.layering.plan import LayerPlan
+from fastlayers.layering.strategies import STRATEGIES
 from fastlayers.reuse.explain import explain_path, find_path, recognise, summarise
 from fastlayers.reuse.reading import StackReader, closure_of
 from fastlayers.reuse.stack import LayerStack, StackLayer, stack_of_plan
@@ -82,6 +83,16 @@ def test_layers_that_change_places() -> None:
 def test_a_bound_without_all_sizes() -> None:
     update = compare(plan((A,), (B, C)), plan((A2,), (B2, C), sizes={A2: 5}))
     assert (update.bound, update.bound_is_exact, update.by_digest) == (5, False, None)
+
+
+def test_paths_that_weigh_nothing() -> None:
+    """A size of 0 is known."""
+    sizes = dict.fromkeys(SIZES, 0)
+    update = compare(plan((A, B), (C,), sizes=sizes), plan((A2, B), (C,), sizes=sizes))
+    assert (*figures(update), update.bound_is_exact) == (0, 0, 0, True)
+    stored = [image(StackLayer(text, text, 7, paths), sizes=sizes) for text, paths in [("1", (A, B)), ("2", (A2, B))]]
+    update = compare(*stored)
+    assert (*figures(update), update.bound_is_exact) == (7, 7, 0, True)
 
 
 def test_stored_sizes() -> None:
@@ -257,6 +268,13 @@ def test_a_strategy_is_recognised(chain: Closure) -> None:
     assert summarise(by_hand, chain) == (["", "", ""], explain_path(by_hand, A, chain)[-1])
     with pytest.raises(PlanError, match="in layer 1, but not in the closure"):
         recognise(stack_of_plan("plan", LayerPlan(((APP,),))), chain)
+
+
+def test_of_several_strategies_the_default_is_recognised(chain: Closure) -> None:
+    """Each path has its own layer, whichever strategy it is."""
+    assert len({frozenset(plan_layers(chain, 9, name).layers) for name in STRATEGIES}) == 1
+    found = recognise(stack_of_plan("plan", LayerPlan(plan_layers(chain, 9).layers)), chain)
+    assert found is not None and found.strategy == plan_layers(chain, 9).strategy
 
 
 def test_the_order_of_layers_does_not_matter(chain: Closure) -> None:

@@ -146,7 +146,7 @@ def run(options: argparse.Namespace) -> None:
     from ..base import parse_reference
     from ..build import build_image
     from ..customisation import named_store_paths
-    from ..report import print_build, print_event, print_notes, start_progress
+    from ..report import print_build, print_data, print_event, print_notes, start_progress
     from ..sources.nix_json import store_dir
 
     to_stdout = _to_stdout(options)
@@ -204,7 +204,8 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         import json
 
-        print(json.dumps({"destinations": options.destinations, **result.to_dict()}, indent=2, ensure_ascii=False))
+        document = {"destinations": options.destinations, **result.to_dict()}
+        print_data([json.dumps(document, indent=2, ensure_ascii=False)])
     elif not options.quiet:
         print_build(result, sys.stderr if to_stdout else sys.stdout)
 

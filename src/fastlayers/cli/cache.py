@@ -56,7 +56,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Do what is asked for."""
     from ..cache import DigestCache, default_folder
-    from ..report import counted, print_lines
+    from ..report import counted, print_data, print_lines
 
     if options.action != "prune" and (options.older_than is not None or options.max_size is not None):
         raise UsageError("--older-than and --max-size are for prune")
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         import json
 
-        print(json.dumps(facts, indent=2))
+        print_data([json.dumps(facts, indent=2)])
     else:
         lines = [f"{path}: damaged" for path in damaged] if options.action == "verify" else []
         did = f"{facts['removed']} removed" if "removed" in facts else counted(facts["layers"], "layer")

@@ -28,7 +28,7 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Print the paths."""
-    from ..report import print_lines
+    from ..report import print_data
 
     closure = read_sources(options)
     lines = []
@@ -37,4 +37,4 @@ def run(options: argparse.Namespace) -> None:
         lines.append(f"{path}\t{size if size >= 0 else '-'}" if options.sizes else path)
         if options.references:
             lines += [f"  {reference}" for reference in closure.references(i)]
-    print_lines(lines)
+    print_data(lines)

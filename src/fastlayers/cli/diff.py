@@ -38,7 +38,7 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Print the difference."""
-    from ..report import print_lines, print_update
+    from ..report import print_data, print_update
     from ..reuse.update import compare
 
     reader = read_reader(options, [options.old, options.new])
@@ -46,6 +46,6 @@ def run(options: argparse.Namespace) -> None:
     if options.json:
         import json
 
-        print_lines([json.dumps(update.to_dict(), indent=2, ensure_ascii=False)])
+        print_data([json.dumps(update.to_dict(), indent=2, ensure_ascii=False)])
     else:
         print_update(update)

@@ -50,11 +50,11 @@ def run(options: argparse.Namespace) -> None:
 
     from ..base import parse_reference
     from ..inspection.inspect import inspect_image
-    from ..report import print_image, print_lines
+    from ..report import print_data, print_image
 
     checked("IMAGE", parse_reference, options.image)
     facts = inspect_image(options.image, read_access(options), architecture=options.arch or "", variant=options.variant)
     if options.json:
-        print_lines([json.dumps(facts.to_dict(), indent=2, ensure_ascii=False)])
+        print_data([json.dumps(facts.to_dict(), indent=2, ensure_ascii=False)])
     else:
         print_image(facts)

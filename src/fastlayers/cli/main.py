@@ -114,8 +114,9 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.split("\n"))
-    print("fastlayers: " + line.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    from ..report import print_notes
+
+    print_notes([" ".join(message.split("\n"))])
     return status
 
 

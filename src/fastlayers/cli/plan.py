@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the plan."""
     from ..clients import check_layer_count, layer_limit
     from ..layering.strategies import plan_layers, plan_pipeline
-    from ..report import print_lines, print_plan
+    from ..report import print_data, print_plan
 
     check_planning(options, "pipeline", "strategy")
     check_planning(options, "pipeline", "max_layers")
@@ -65,4 +65,4 @@ def run(options: argparse.Namespace) -> None:
     if options.format == "table":
         print_plan(made)
     else:
-        print_lines([made.to_layers() if options.format == "layers" else made.to_json()])
+        print_data([made.to_layers() if options.format == "layers" else made.to_json()])

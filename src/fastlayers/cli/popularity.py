@@ -34,7 +34,7 @@ Examples:
 def run(options: argparse.Namespace) -> None:
     """Print the order."""
     from ..popularity import order_by_popularity
-    from ..report import print_lines
+    from ..report import print_data
     from ..sources import read_closure
 
     closure = read_closure(options.file, key=options.key, any_names=True, store_root=options.store_root)
@@ -43,4 +43,4 @@ def run(options: argparse.Namespace) -> None:
     if options.counts:
         exact = result.counts()
         paths = [f"{exact[i]}\t{path}" for i, path in zip(result.order.tolist(), paths, strict=True)]
-    print_lines(paths)
+    print_data(paths)

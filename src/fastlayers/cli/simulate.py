@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
     """Print the comparison."""
     from ..errors import PlanError
     from ..layering.strategies import STRATEGIES
-    from ..report import print_lines, print_replays
+    from ..report import print_data, print_replays
     from ..reuse.reading import closure_of
     from ..reuse.replay import planned, replay
 
@@ -97,7 +97,7 @@ def run(options: argparse.Namespace) -> None:
             {"strategy": name, "max_layers": limit, **(found.to_dict() if found else {"steps": None})}
             for name, limit, found in rows
         ]
-        print_lines([json.dumps({"images": [stack.name for stack in stacks], "replays": printed}, indent=2)])
+        print_data([json.dumps({"images": [stack.name for stack in stacks], "replays": printed}, indent=2)])
     else:
         print_replays([stack.name for stack in stacks], rows)
 

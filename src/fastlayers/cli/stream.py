@@ -38,6 +38,7 @@ Examples:
 
 def run(options: argparse.Namespace) -> None:
     """Write the archive."""
+    from ..report import print_log
     from ..stream import stream_image
 
     if sys.stdout.isatty():
@@ -52,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
             jobs=options.jobs,
             cache=read_cache(options),
             verify=options.verify,
-            log=(lambda line: None) if options.quiet else lambda line: print(line, file=sys.stderr),
+            log=(lambda line: None) if options.quiet else print_log,
         )
     except OSError as error:
         raise DestinationError(f"standard output: {error.strerror}") from None

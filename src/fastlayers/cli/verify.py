@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
 
     from ..base import parse_reference
     from ..inspection.verify import verify_image
-    from ..report import counted, print_lines, print_verdict, start_progress
+    from ..report import counted, print_data, print_verdict, start_progress
 
     checked("IMAGE", parse_reference, options.image)
     progress = start_progress("verifying", quiet=options.quiet)
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> None:
     finally:
         progress.close()
     if options.json:
-        print_lines([json.dumps(verdict.to_dict(), indent=2, ensure_ascii=False)])
+        print_data([json.dumps(verdict.to_dict(), indent=2, ensure_ascii=False)])
     else:
         print_verdict(verdict, quiet=options.quiet)
     if verdict.faults:

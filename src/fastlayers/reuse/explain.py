@@ -11,7 +11,7 @@ from itertools import product
 from ..closure import Closure
 from ..errors import PlanError
 from ..layering.plan import LayerPlan
-from ..layering.strategies import STRATEGIES, plan_layers
+from ..layering.strategies import DEFAULT_STRATEGY, STRATEGIES, plan_layers
 from ..store_path import package_name, store_name
 from .stack import LayerStack
 
@@ -43,6 +43,8 @@ def find_path(stack: LayerStack, wanted: str) -> str:
 def recognise(stack: LayerStack, closure: Closure) -> LayerPlan | None:
     """A stack's plan with the strategy that gives it, tried out where the plan does not say; None for another plan.
 
+    Of several that give it, it is the default one.
+
     In which order its layers are does not matter. What guided a plan it does not tell: where that made another plan of
     it than the strategy gives for the closure alone, there is none.
 
@@ -58,7 +60,8 @@ def recognise(stack: LayerStack, closure: Closure) -> LayerPlan | None:
         return None
     said = (plan.strategy or "").partition("/")[0]
     limits = [plan.max_layers] if plan.max_layers else sorted({len(plan.layers), max(len(plan.layers), _USUAL)})
-    for name, limit in product([said] if said in STRATEGIES else STRATEGIES, limits):
+    names = [said] if said in STRATEGIES else sorted(STRATEGIES, key=lambda name: name != DEFAULT_STRATEGY)
+    for name, limit in product(names, limits):
         try:
             again = plan_layers(closure, limit, name, exclude=plan.excluded)
         except PlanError:  # it goes by what this closure does not say

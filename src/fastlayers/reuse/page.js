@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
+  unfold();
   const STATES = ["kept", "above", "new"];
   const STATE_TEXT = [
     "kept by every client",
@@ -11,6 +12,24 @@
   const SVG = "http://www.w3.org/2000/svg";
   let current = data.images.length - 1;
   let chosen = null; // {layer} or {path, layer}
+
+  /** What the data tells once, where it is: names, layers that the image before has too, reasons. */
+  function unfold() {
+    const names = [];
+    for (let at = 0, last = []; at < data.names.length; at += 2) {
+      last = [...last.slice(0, data.names[at]), ...data.names[at + 1]];
+      names.push(last.join(""));
+    }
+    data.names = names;
+    data.images.forEach((one, number) => {
+      one.layers = one.layers.map((layer) => (typeof layer === "number" ? data.images[number - 1].layers[layer] : layer));
+      if (!one.update) return;
+      one.update.layers = one.update.layers.map(([state, ...kinds]) => [
+        state,
+        kinds.flatMap(([kind, ...told]) => told.flatMap((path, at) => (at % 2 ? [] : [[kind, path, told[at + 1]]]))),
+      ]);
+    });
+  }
 
   // Text and numbers
 
@@ -27,7 +46,7 @@
   const count = (number) => number.toLocaleString("en");
   const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
   const nameOf = (path) => data.names[data.paths[path][1]];
-  const fullName = (path) => data.paths[path][0] + nameOf(path);
+  const fullName = (path) => data.before + data.paths[path][0] + nameOf(path);
   const sizeOf = (path) => data.paths[path][2];
   const changesOf = (path) => data.paths[path][3];
   const times = (number) => `${plural(number, "time")} in ${plural(data.images.length - 1, "update")}`;
@@ -79,11 +98,11 @@
       return items.length ? `${kind}: ${items.slice(0, 4).join(", ")}${more}` : kind;
     });
   }
-  const level = (changes, updates) => (updates === 1 ? 3 : Math.min(4, Math.ceil((4 * changes) / updates)));
-  function volatility(path) {
+  /** Of five steps of colour the one for how often a path changed. */
+  function level(changes) {
     const updates = data.images.length - 1;
-    const changes = changesOf(path);
-    return changes ? level(changes, updates) : 0;
+    if (!changes) return 0;
+    return updates === 1 ? 3 : Math.min(4, Math.ceil((4 * changes) / updates));
   }
 
   // Selecting
@@ -92,7 +111,9 @@
     chosen = { layer, path };
     for (const id of ["stack", "map"]) mark($(id), id);
     showSelection();
-    if (far) $("selection-section").scrollIntoView({ block: "nearest" }); // chosen from below, where it is out of sight
+    // Of what arrow keys choose, the option itself is read. What is chosen from below is out of sight, and of no list.
+    $("told").textContent = far ? `Selected: ${[...$("selection").children].slice(0, 3).map((line) => line.textContent).join(", ")}` : "";
+    if (far) $("selection-section").scrollIntoView({ block: "nearest" });
   }
   function mark(holder, id) {
     const list = holder.querySelector('[role="listbox"]');
@@ -173,21 +194,25 @@
     const width = holder.clientWidth;
     const layers = image().layers;
     const sum = layers.reduce((all, layer) => all + weight(layer), 0) || 1;
-    const height = 46;
+    const height = 56;
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height + 24}`, height: height + 24 });
     const gap = layers.length * 3 < width ? 1 : 0;
-    const least = 2;
+    const least = Math.min(2, width / (2 * layers.length)); // so that half of the width is left for sizes
     const free = width - layers.length * (least + gap) + gap;
     const options = [];
     let x = 0;
     layers.forEach((layer, number) => {
-      const wide = Math.max(0.5, least + (free * weight(layer)) / sum);
+      const wide = least + (free * weight(layer)) / sum;
       const label = `Layer ${number + 1}: ${bytes(layer[0])}, ${holds(layer)}${image().update ? `, ${STATE_TEXT[stateOf(number)]}` : ""}`;
-      const box = shape("rect", {
-        x: x.toFixed(2), y: 3, width: wide.toFixed(2), height: height - 6, class: `s-${STATES[stateOf(number)]}`,
-        role: "option", id: `stack-l${number}`, "aria-selected": "false", "aria-label": label,
+      // The state is told by the height, too: not everybody sees the colour. All of a layer's column takes the mouse.
+      const high = image().update ? (height - 6) * [0.3, 0.65, 1][stateOf(number)] : height - 6;
+      const box = shape("g", {
+        class: `s-${STATES[stateOf(number)]}`, role: "option", id: `stack-l${number}`, "aria-selected": "false", "aria-label": label,
       });
-      box.append(shape("title", {}, label));
+      const place = { x: x.toFixed(2), width: wide.toFixed(2) };
+      box.append(shape("title", {}, label), shape("rect", { ...place, y: 3, height: height - 6, class: "column" }),
+        // Without gaps each reaches below the next one: between edges of parts of pixels the paper would shine through.
+        shape("rect", { x: place.x, width: (wide + (gap ? 0 : 0.5)).toFixed(2), y: (height - 3 - high).toFixed(1), height: high.toFixed(1) }));
       svg.append(box);
       options.push({ shape: box, choose: () => choose(number) });
       x += wide + gap;
@@ -200,11 +225,19 @@
     holder.replaceChildren(svg);
     mark(holder, "stack");
     legend($("stack-legend"), image().update
-      ? [["s-kept", "kept"], ["s-above", "downloaded again by chain"], ["s-new", "new"]]
+      ? [["bar s-kept", "kept"], ["bar s-above", "downloaded again by chain"], ["bar s-new", "new"]]
       : []);
   }
   function legend(list, entries) {
-    list.replaceChildren(...entries.map(([name, text]) => element("li", {}, element("span", { class: `swatch ${name}` }), text)));
+    list.replaceChildren(...entries.map(([name, text, share]) => {
+      const swatch = element("span", { class: `swatch ${name}` });
+      if (share) {
+        const gauge = element("span", { class: `gauge on-${name}` });
+        gauge.style.width = `${Math.round(100 * share)}%`;
+        swatch.append(gauge);
+      }
+      return element("li", {}, swatch, text);
+    }));
   }
 
   /** Squarified: rows along the shorter side, each as long as its worst cell gets no worse. */
@@ -257,7 +290,11 @@
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height });
     const texts = shape("g", { "aria-hidden": "true" });
     const options = [];
-    const cell = (x, y, wide, high, fill, id, label, layer, pick, text, second) => {
+    const updates = data.images.length - 1;
+    const cell = (x, y, wide, high, changes, id, label, layer, pick, text, second) => {
+      const fill = `v${level(changes)}`;
+      // How often it changed is told by the length of a line, too: not everybody sees the colour.
+      const gauge = changes > 0 && wide >= 16 && high >= 12;
       const box = shape("rect", {
         x: (x + 0.5).toFixed(1), y: (y + 0.5).toFixed(1), width: Math.max(0.3, wide - 1).toFixed(1), height: Math.max(0.3, high - 1).toFixed(1),
         class: fill, role: "option", id, "aria-selected": "false", "aria-label": label, "data-layer": layer,
@@ -265,9 +302,13 @@
       box.append(shape("title", {}, label));
       svg.append(box);
       options.push({ shape: box, choose: pick });
-      const line = high >= 18 ? fitted(text, wide) : "";
+      if (gauge) {
+        const length = Math.max(2, ((wide - 8) * changes) / updates);
+        texts.append(shape("rect", { x: (x + 4).toFixed(1), y: (y + high - 6).toFixed(1), width: length.toFixed(1), height: 2, class: `gauge on-${fill}` }));
+      }
+      const line = high >= (gauge ? 26 : 18) ? fitted(text, wide) : "";
       if (line) texts.append(shape("text", { x: (x + 5).toFixed(1), y: (y + 14).toFixed(1), class: `cell on-${fill}` }, line));
-      if (line && high >= 34 && fitted(second, wide) === second)
+      if (line && high >= (gauge ? 40 : 34) && fitted(second, wide) === second)
         texts.append(shape("text", { x: (x + 5).toFixed(1), y: (y + 28).toFixed(1), class: `cell on-${fill}` }, second));
     };
     const all = layers.reduce((sum, layer) => sum + layer[1].length, 0);
@@ -277,31 +318,32 @@
     squarify(items, 0, 0, width, height, (item, x, y, wide, high) => {
       const { layer, order } = item;
       if (!nested || !layer[1].length) {
-        const most = Math.max(0, ...layer[1].map(volatility));
-        cell(x, y, wide, high, `v${most}`, `map-l${order}`, `Layer ${order + 1}: ${bytes(layer[0])}, ${holds(layer)}`, order,
+        const most = Math.max(0, ...layer[1].map(changesOf));
+        cell(x, y, wide, high, most, `map-l${order}`, `Layer ${order + 1}: ${bytes(layer[0])}, ${holds(layer)}`, order,
           () => choose(order), `${order + 1}: ${holds(layer)}`, bytes(layer[0]));
         return;
       }
       const inner = layer[1].map((path, place) => ({ order: place, path, weight: Math.max(1, sizeOf(path)) }));
-      squarify(inner, x, y, wide, high, (part, left, top, w, h) => {
+      const edge = Math.min(1, wide / 6, high / 6); // layers are further apart than paths of one layer
+      squarify(inner, x + edge, y + edge, wide - 2 * edge, high - 2 * edge, (part, left, top, w, h) => {
         const { path } = part;
         if (w * h < least) return;
         const label = `${nameOf(path)}, ${bytes(sizeOf(path))}, layer ${order + 1}${data.images.length > 1 ? `, changed ${times(changesOf(path))}` : ""}`;
-        cell(left, top, w, h, `v${volatility(path)}`, `map-p${path}`, label, order, () => choose(order, path), nameOf(path), bytes(sizeOf(path)));
+        cell(left, top, w, h, changesOf(path), `map-p${path}`, label, order, () => choose(order, path), nameOf(path), bytes(sizeOf(path)));
       });
-      texts.append(shape("rect", { x: x.toFixed(1), y: y.toFixed(1), width: wide.toFixed(1), height: high.toFixed(1), class: "frame" }));
     });
     svg.append(texts);
     listbox(svg, nested ? "Paths by size, layer by layer" : "Layers by size", options);
     holder.replaceChildren(svg);
     mark(holder, "map");
-    const updates = data.images.length - 1;
+    const changed = nested ? "changed it" : "changed one of its paths";
+    const gauges = updates > 1 ? ` The line in it is as long as the share of updates that ${changed}.` : updates ? ` A line in it: the update ${changed}.` : "";
     $("map-hint").textContent = nested
-      ? `A rectangle is a path, as large as its NAR; paths of one layer lie together.${least ? " The smallest are left out." : ""}`
-      : "A rectangle is a layer. Sizes of paths are not known: --closure tells them.";
+      ? `A rectangle is a path, as large as its NAR; paths of one layer lie together.${gauges}${least ? " The smallest are left out." : ""}`
+      : `A rectangle is a layer.${gauges} Sizes of paths are not known: --closure tells them.`;
     const levels = updates < 4
-      ? [...Array(updates + 1).keys()].map((n) => [`v${n && level(n, updates)}`, n ? `changed ${plural(n, "time")}` : "never changed"])
-      : [["v0", "never changed"], ["v1", "in up to ¼ of the updates"], ["v2", "up to ½"], ["v3", "up to ¾"], ["v4", "more"]];
+      ? [...Array(updates + 1).keys()].map((n) => [`v${level(n)}`, n ? `changed ${plural(n, "time")}` : "never changed", n / updates])
+      : [["v0", "never changed", 0], ["v1", "in up to ¼ of the updates", 1 / 4], ["v2", "up to ½", 2 / 4], ["v3", "up to ¾", 3 / 4], ["v4", "more", 1]];
     legend($("map-legend"), updates ? levels : []);
   }
 
@@ -347,6 +389,10 @@
     const height = 250;
     const edge = { left: 58, right: width < 520 ? 12 : 104, top: 12, bottom: 36 };
     const series = [["chain", "by chain", "above"], ["digest", "by digest", "new"], ["bound", "bound", "bound"]];
+    const dot = (name, at, down, r) => // of another form for each line: not everybody sees the colour
+      name === "above" ? shape("rect", { x: (at - r).toFixed(1), y: (down - r).toFixed(1), width: 2 * r, height: 2 * r, class: "s-above" })
+        : name === "bound" ? shape("path", { d: `M${at.toFixed(1)} ${(down - r - 1).toFixed(1)}l${r + 1} ${r + 1}l${-r - 1} ${r + 1}l${-r - 1} ${-r - 1}z`, class: "s-bound" })
+          : shape("circle", { cx: at.toFixed(1), cy: down.toFixed(1), r, class: "s-new" });
     const most = Math.max(1, ...updates.flatMap((update) => series.map(([key]) => update[key] || 0)));
     const step = niceStep(most, 4);
     const top = Math.ceil(most / step) * step;
@@ -368,7 +414,7 @@
       updates.forEach((update, number) => {
         if (update[key] === null) return;
         path += `${path ? "L" : "M"}${x(number).toFixed(1)} ${y(update[key]).toFixed(1)}`;
-        svg.append(shape("circle", { cx: x(number).toFixed(1), cy: y(update[key]).toFixed(1), r: 3, class: `s-${color}` }));
+        svg.append(dot(color, x(number), y(update[key]), 3));
       });
       if (!path) continue;
       svg.append(shape("path", { d: path, class: `line l-${color}` }));
@@ -381,13 +427,13 @@
       const low = height - edge.bottom + 4;
       for (let i = labels.length - 1, limit = low; i >= 0; i -= 1, limit -= 15) labels[i].at = Math.min(labels[i].at, limit);
       for (const label of labels) {
-        svg.append(shape("circle", { cx: width - edge.right + 14, cy: label.at - 4, r: 4, class: `s-${label.color}` }));
+        svg.append(dot(label.color, width - edge.right + 14, label.at - 4, 4));
         svg.append(shape("text", { x: width - edge.right + 23, y: label.at, class: "name" }, label.text));
       }
       holder.replaceChildren(svg);
     } else {
       const list = element("ul", { class: "legend" });
-      legend(list, series.map(([, text, color]) => [`s-${color}`, text]));
+      legend(list, series.map(([, text, color]) => [`dot s-${color}`, text]));
       holder.replaceChildren(list, svg);
     }
   }

@@ -213,8 +213,8 @@ def _bound(old: LayerStack, new: LayerStack) -> tuple[int | None, bool]:
         part, whole = total(map(new.sizes.get, fresh)), total(map(new.sizes.get, layer.paths))
         if layer.size is not None and len(fresh) == len(layer.paths):
             bound += layer.size
-        elif layer.size is not None and part is not None and whole:
-            bound += layer.size * part // whole
+        elif layer.size is not None and part is not None and whole is not None:
+            bound += layer.size * part // whole if whole else 0
         else:
             exact = False
     return bound, exact
