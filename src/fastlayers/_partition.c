@@ -32,12 +32,10 @@ struct merging {
 
 INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uint64_t *b)
 {
-    int64_t heavy = 0, light = 0;
-    for (int64_t w = 0; w < items->heavy; w++)
-        heavy += __builtin_popcountll(a[w] | b[w]);
-    for (int64_t w = items->heavy; w < items->words; w++)
-        light += __builtin_popcountll(a[w] | b[w]);
-    return heavy * items->heavy_weight + light * items->light_weight;
+    int64_t weight = 0;
+    for (int64_t w = 0; w < items->words; w++)
+        weight += items->weights[w] * __builtin_popcountll(a[w] | b[w]);
+    return weight;
 }
 
 INLINE bool precedes(struct offer a, struct offer b) { return a.cost != b.cost ? a.cost < b.cost : a.bytes < b.bytes; }
@@ -256,15 +254,9 @@ static int64_t best_group(const struct moving *m, int64_t item)
     const struct partition *items = m->items;
     int64_t words = items->words, size = items->sizes[item], own = m->group[item], members = items->counts[item];
     const uint64_t *set = items->sets + item * words, *here = m->sets + own * words, *once = m->once + own * words;
-    int64_t heavy = 0, light = 0;
-    for (int64_t w = 0; w < words; w++) {
-        int64_t left = __builtin_popcountll(here[w] & ~(once[w] & set[w]));
-        if (w < items->heavy)
-            heavy += left;
-        else
-            light += left;
-    }
-    int64_t without = heavy * items->heavy_weight + light * items->light_weight;
+    int64_t without = 0;
+    for (int64_t w = 0; w < words; w++)
+        without += items->weights[w] * __builtin_popcountll(here[w] & ~(once[w] & set[w]));
     int64_t saved = cost(items, m->sizes[own], weigh(items, here, here), m->members[own]) -
                     cost(items, m->sizes[own] - size, without, m->members[own] - members);
     if (m->entries[own] > 1 && items->least && m->sizes[own] - size < items->least)
@@ -354,11 +346,6 @@ struct settling {
     int64_t *above;  /* [count + 1] bytes of a group and of all groups above it */
 };
 
-INLINE int64_t event_weight(const struct partition *items, int64_t word)
-{
-    return word < items->heavy ? items->heavy_weight : items->light_weight;
-}
-
 static void put(struct settling *s, int64_t item, int64_t group, int sign)
 {
     const struct partition *items = s->m.items;
@@ -371,8 +358,8 @@ static void put(struct settling *s, int64_t item, int64_t group, int sign)
                 now = group;
             while (sign < 0 && now < s->m.count && !s->m.uses[now * 64 * words + event])
                 now++;
-            s->starts[was] -= event_weight(items, w);
-            s->starts[now] += event_weight(items, w);
+            s->starts[was] -= items->weights[w];
+            s->starts[now] += items->weights[w];
             s->first[event] = (int32_t)now;
         }
 }
@@ -390,7 +377,7 @@ static int64_t best_place(struct settling *s, int64_t item, int64_t own, const u
     memset(s->sooner, 0, (size_t)(count + 1) * sizeof *s->sooner);
     for (int64_t w = 0; w < words; w++)
         for (uint64_t left = set[w]; left; left &= left - 1)
-            s->sooner[s->first[64 * w + __builtin_ctzll(left)]] += event_weight(items, w);
+            s->sooner[s->first[64 * w + __builtin_ctzll(left)]] += items->weights[w];
     s->above[count] = 0;
     for (int64_t g = count - 1; g >= 0; g--) {
         s->above[g] = s->above[g + 1] + m->sizes[g];

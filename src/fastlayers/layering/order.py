@@ -35,7 +35,7 @@ __all__ = ["VERSION", "order_layers"]
 
 VERSION = 1
 
-_PAST, _LIKELY = 8, 1  # weights of an update of the past, and of a version below, as of expected-cost
+_PAST, _LIKELY = 16, 1  # weights of an update of the past, and of a version or package below
 _HORIZON = 8  # updates within which it has to pay to send more now
 _UPDATES = 512  # of the past that are looked at, the newest
 _CUTS = 4  # places below the first layer that is gone, from which a new order is tried
@@ -162,9 +162,15 @@ def _updates(closure: Closure, layer_of: NDArray[np.int64], count: int, history:
 
 
 def _releases(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """A release a row: the layers that have what it changes by itself, or what refers to that."""
-    releases = releases_of(closure.paths)
-    starts = np.flatnonzero(np.diff(releases.events, prepend=-1))
+    """A package a row, then a version that several packages have: the layers that have it, or what refers to it."""
+    versions, packages = releases_of(closure.paths)
+    of_package = np.zeros(int(packages.max(initial=-1)) + 1, dtype=np.int64)
+    of_package[packages] = versions
+    shared = np.flatnonzero(np.bincount(of_package)[versions] > 1)
+    events = np.concatenate([packages, len(of_package) + versions[shared]])
+    by_event = np.argsort(events, kind="stable")
+    nodes = np.concatenate([np.arange(len(closure)), shared])[by_event]
+    starts = np.flatnonzero(np.diff(events[by_event], prepend=-1))
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     blocks = []
@@ -174,7 +180,7 @@ def _releases(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDAr
         columns = (layer_of[members] - first).astype(np.uint64)
         sets[members, columns >> 6] = np.uint64(1) << (columns & 63)
         _core.spread(closure.indptr, closure.indices, order, sets)
-        blocks.append(np.bitwise_or.reduceat(sets[releases.nodes], starts, axis=0))
+        blocks.append(np.bitwise_or.reduceat(sets[nodes], starts, axis=0))
     return np.concatenate(blocks, axis=1).astype("<u8")
 
 

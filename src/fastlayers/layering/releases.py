@@ -1,8 +1,8 @@
-"""What may be released anew, as names tell it: events, and the nodes that each of them changes by itself.
+"""What is released together, as far as names tell it.
 
-What has one name before its version, and one version, is released together: most often these are outputs of one
-source. Packages of other names that have a version in common may be, as those of KDE are, or not: many are at 1.0. So a
-version that several of them have is an event besides.
+Paths of one version that have one name before it (``openssl-3.0.2`` and ``openssl-3.0.2-dev``) are most often outputs
+of one source. Packages of unlike names that have a version in common may be released together, as KDE's are, or not:
+very many are at 1.0.
 """
 
 from __future__ import annotations
@@ -19,28 +19,24 @@ __all__ = ["Releases", "releases_of"]
 
 
 class Releases(NamedTuple):
-    """Which event changes which node, a pair each.
+    """Which of n nodes have a version in common, and which a name before it too.
 
     Attributes:
-        events: int64, shape (p,), ascending, from 0 without gaps; by version, then by name.
-        nodes: int64, shape (p,).
-        count: how many events there are.
+        versions: int64, shape (n,). The number of each node's version, from 0 without gaps, in alphabetical order.
+        packages: int64, shape (n,). The number of its version and name; ascending with the version.
     """
 
-    events: NDArray[np.int64]
-    nodes: NDArray[np.int64]
-    count: int
+    versions: NDArray[np.int64]
+    packages: NDArray[np.int64]
 
 
 def releases_of(paths: Sequence[str]) -> Releases:
-    """The events of some nodes; every node has one or two."""
-    own = [(package_version(path), package_stem(path)) for path in paths]
-    stems: dict[str, str | None] = {}
-    for version, stem in own:
-        stems[version] = stem if stems.get(version, stem) == stem else None
-    pairs = [(key, i) for i, key in enumerate(own)]
-    pairs += [((version, ""), i) for i, (version, _) in enumerate(own) if stems[version] is None]
-    pairs.sort()
-    number = {key: k for k, key in enumerate(dict.fromkeys(key for key, _ in pairs))}
-    events = np.array([number[key] for key, _ in pairs], dtype=np.int64)
-    return Releases(events, np.array([i for _, i in pairs], dtype=np.int64), len(number))
+    """What names tell of some nodes; hash parts decide nothing."""
+    versions = [package_version(path) for path in paths]
+    packages = list(zip(versions, map(package_stem, paths), strict=True))
+    of_version = {key: number for number, key in enumerate(sorted(set(versions)))}
+    of_package = {key: number for number, key in enumerate(sorted(set(packages)))}
+    return Releases(
+        np.array([of_version[key] for key in versions], dtype=np.int64),
+        np.array([of_package[key] for key in packages], dtype=np.int64),
+    )
