@@ -5,11 +5,12 @@ size times how often anything in it changes, and the plan is to cost little:
 
     cost(layer) = size * (events of its paths, each counted once, by their weight; and ``joined``, if it has several)
 
-The events of a path are what makes it change. Where nothing is known, these are the versions below it: a path changes
-when it, or anything that it refers to, is released anew, and paths of one version are outputs of one source more often
-than not. An update of the past in which the path changed is one more event, of eight times the weight: releases come
-together, and what was released often will be again. ``joined`` stands for other images of the same packages: these
-have a path alone in a layer too, but hardly the very same group.
+The events of a path are what makes it change. Where nothing is known, these are the packages below it and their
+versions: a path changes when it, or anything that it refers to, is released anew, and packages of one version are
+released together more often than others (``releases.py``). An update of the past in which the path changed is one more
+event, of eight times the weight of a package and its version: releases come together, and what was released often will
+be again. ``joined`` stands for other images of the same packages: these have a path alone in a layer too, but hardly
+the very same group.
 
 Layers come to be from the bottom up: the two that are cheapest to merge are merged, until the limit holds (Ward's
 method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. Where a history
@@ -62,7 +63,7 @@ class _Items:
     """What is distributed over layers.
 
     Attributes:
-        paths: m nodes, sorted by name.
+        paths: m nodes, sorted by name, then by size.
         sizes: int64, shape (m,).
         sets: uint64, shape (m, words): what makes a path change, a bit each: updates of the past in which it did, then
             versions, then packages, that it or what is below it has.
@@ -144,7 +145,9 @@ def _all_differ(layer: Sequence[str]) -> bool:
 
 def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) -> _Items:
     """What rows of a closure are, sorted by name: with every update hash parts change, and must not decide anything."""
-    rows = np.array(sorted(rows.tolist(), key=lambda i: _name_and_hash(closure.paths[i])), dtype=np.int64)
+    told = closure.nar_sizes.tolist()
+    key = {i: (store_name(closure.paths[i]), told[i], closure.paths[i]) for i in rows.tolist()}
+    rows = np.array(sorted(key, key=key.__getitem__), dtype=np.int64)
     sizes = np.maximum(closure.nar_sizes[rows], 1)
     if (closure.nar_sizes[rows] == UNKNOWN).any():  # then all count alike
         sizes = np.ones(len(rows), dtype=np.int64)

@@ -5,9 +5,9 @@ that has changed upward. So an order costs
 
     sum over all layers of size * (events of it and of all layers below it, each counted once, by their weight)
 
-An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path
-changes when it, or anything that it refers to, is released anew, and what has one version is released together more
-often than not. An update of the past in which it changed is one more event, of eight times the weight.
+An event is what makes paths change. Where nothing is known, these are the packages below a path, weight 1, and the
+versions that several packages have (``releases.py``): a path changes when it, or anything that it refers to, is released
+anew. An update of the past in which it changed is one more event, of sixteen times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
@@ -87,7 +87,7 @@ class _Events:
     Attributes:
         changes: bool, shape (e, l). Which layers an event changes, at least one.
         weights: int64, shape (e,).
-        total: the weight of an update, as it were: of all updates of the past and all versions.
+        total: the weight of an update, as it were: of all updates of the past and all releases.
     """
 
     changes: NDArray[np.bool_]
