@@ -11,7 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["BASE32", "HASH_PART", "Succession", "package_name", "package_stem", "package_version", "store_name", "successions"]
+__all__ = [
+    "BASE32",
+    "HASH_PART",
+    "Succession",
+    "package_name",
+    "package_stem",
+    "package_version",
+    "store_name",
+    "successions",
+]
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 HASH_PART = f"[{BASE32}]{{32}}-"  # a regular expression, the hyphen included

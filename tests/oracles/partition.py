@@ -1,8 +1,8 @@
 """Items into groups at the least cost, by the definition: slow, obvious, sets and lists.
 
 A group costs its size times the weight of all that may happen to one of its members, and ``joined`` more if it has
-several. The two groups that are cheapest to merge (of those the smallest ones) are merged until few enough are left; then each item in turn goes
-where it costs least, until none moves.
+several. The two groups that are cheapest to merge (of those the smallest ones) are merged until few enough are left;
+then each item in turn goes where it costs least, until none moves.
 
 Groups that lie on each other cost besides, each its size times the weight of all that may happen to it or below it.
 """

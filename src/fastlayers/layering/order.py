@@ -6,8 +6,8 @@ that has changed upward. So an order costs
     sum over all layers of size * (events of it and of all layers below it, each counted once, by their weight)
 
 An event is what makes paths change. Where nothing is known, these are the packages below a path, weight 1, and the
-versions that several packages have (``releases.py``): a path changes when it, or anything that it refers to, is released
-anew. An update of the past in which it changed is one more event, of sixteen times the weight.
+versions that several packages have (``releases.py``): a path changes when it, or anything that it refers to, is
+released anew. An update of the past in which it changed is one more event, of sixteen times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
