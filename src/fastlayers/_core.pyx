@@ -32,10 +32,11 @@ cdef extern from "_partition.h" nogil:
         PARTITION_NO_MEMORY
 
     cdef struct c_partition "partition":
-        int64_t n, words, heavy, heavy_weight, light_weight, joined, least, most
+        int64_t n, words, joined, least, most
         const int64_t *sizes
         const int64_t *counts
         const uint64_t *sets
+        const int64_t *weights
 
     int partition_merge(const c_partition *items, int64_t limit, int32_t *groups, int64_t *left) noexcept
     int partition_move(const c_partition *items, int64_t free_groups, int64_t passes, int32_t *groups) noexcept
@@ -298,26 +299,27 @@ def popularity(
 
 cdef int describe_items(
     c_partition *items, const int64_t[::1] sizes, const int64_t[::1] counts, const uint64_t[:, ::1] sets,
-    const int32_t[::1] groups, int64_t heavy_words, int64_t heavy, int64_t light, int64_t joined,
+    const int32_t[::1] groups, const int64_t[::1] weights, int64_t joined, int64_t times,
 ) except -1:
-    """What is to be distributed, checked; the sizes of groups are not limited."""
+    """What is to be distributed, checked, so many times the greatest sum too; sizes of groups are not limited."""
     cdef int64_t n = sizes.shape[0], words = sets.shape[1], total = 0, i
     if n > 0x7fffffff or counts.shape[0] != n or sets.shape[0] != n or groups.shape[0] != n:
         raise ValueError("sizes, counts, sets and groups must have the same length, below 2^31")
-    if not 0 <= heavy_words <= words or min(heavy, light, joined) < 0:
-        raise ValueError("heavy_words must be within the words, and weights not negative")
+    if weights.shape[0] != words or joined < 0 or min(weights, default=0) < 0:
+        raise ValueError("each word must have a weight, and none may be negative")
     for i in range(n):
         if sizes[i] < 0 or counts[i] < 1 or sizes[i] > (1 << 62) - total:
             raise ValueError("sizes must not be negative and their sum below 2^62, counts at least 1")
         total += sizes[i]
-    if int(total) * (64 * int(words) * max(heavy, light) + joined) >= 1 << 62:
-        raise ValueError("the sum of all sizes times the greatest weight must be below 2^62")
-    items.n, items.words, items.heavy = n, words, heavy_words
-    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    weight = 64 * sum(weights) + int(joined)
+    if max(int(total), 1) * weight * times >= 1 << 62:
+        raise ValueError(f"the sum of all sizes times the weight of all events must be below 2^62 / {times}")
+    items.n, items.words, items.joined = n, words, joined
     items.least = items.most = 0
     items.sizes = &sizes[0] if n else NULL
     items.counts = &counts[0] if n else NULL
     items.sets = &sets[0, 0] if n and words else NULL
+    items.weights = &weights[0] if words else NULL
     return 0
 
 
@@ -328,9 +330,7 @@ def partition(
     int32_t[::1] groups,
     int64_t limit,
     *,
-    int64_t heavy_words,
-    int64_t heavy,
-    int64_t light,
+    const int64_t[::1] weights,
     int64_t joined,
     int64_t least=0,
     int64_t most=0,
@@ -339,7 +339,8 @@ def partition(
     """Distribute items over groups that cost little: each its size, times the weight of all events of its members.
 
     The two groups that are cheapest to merge are merged until there are ``limit``; then items are moved to where they
-    cost least, one by one in their order. Where two choices cost the same, the lowest numbers decide.
+    cost least, one by one in their order. Of pairs that cost the same the smallest is merged; else the lowest numbers
+    decide.
 
     Args:
         sizes: int64, shape (n,), each at least 0.
@@ -347,7 +348,7 @@ def partition(
         sets: uint64, shape (n, words). The events of each item, a bit each.
         groups: int32, shape (n,), written: each item's group, by the number of the first item in it.
         limit: how many groups there may be, at least 1.
-        heavy_words: events in so many words of a set weigh ``heavy``, those in the others ``light``.
+        weights: int64, shape (words,), each at least 0. Of an event in each word.
         joined: weight that a group of more than one member has besides.
         least: groups that are smaller are merged further; 0 for none.
         most: groups that would be larger are not made; 0 for none.
@@ -357,7 +358,7 @@ def partition(
         How many groups there are before any item moves; more than ``limit`` where ``most`` leaves no other way.
 
     Raises:
-        ValueError: the shapes do not fit, or the sum of all sizes times the greatest weight is not below 2^62.
+        ValueError: the shapes do not fit, or the sum of all sizes times the weight of all events is not below 2^62.
         MemoryError: 512 bytes a word of each group, or a second copy of the sets, cannot be had.
     """
     cdef int64_t n = sizes.shape[0], left = 0
@@ -365,7 +366,7 @@ def partition(
     cdef c_partition items
     if limit < 1:
         raise ValueError("limit must be at least 1")
-    describe_items(&items, sizes, counts, sets, groups, heavy_words, heavy, light, joined)
+    describe_items(&items, sizes, counts, sets, groups, weights, joined, 1)
     if n == 0:
         return 0
     items.least, items.most = least, most
@@ -386,9 +387,7 @@ def settle(
     int32_t[::1] groups,
     const uint8_t[::1] fixed,
     *,
-    int64_t heavy_words,
-    int64_t heavy,
-    int64_t light,
+    const int64_t[::1] weights,
     int64_t joined,
     int64_t least=0,
     int64_t most=0,
@@ -406,24 +405,21 @@ def settle(
         sets: uint64, shape (n, words). The events of each item, a bit each.
         groups: int32, shape (n,), changed: each item's group, the bottom one 0. A group may lose its last item.
         fixed: uint8, shape (groups,). Other than 0 for a group that nothing leaves or comes into.
-        heavy_words: events in so many words of a set weigh ``heavy``, those in the others ``light``.
+        weights: int64, shape (words,), each at least 0. Of an event in each word.
         joined: weight that a group of more than one member has besides.
         least: a group that would be smaller is not made; 0 for none.
         most: nothing comes into a group that would be larger; 0 for none.
         passes: how often each item may move.
 
     Raises:
-        ValueError: the shapes do not fit, a group is none of those that there are, or a weight, or the sum of all sizes
-            times the greatest weight, is not below 2^60.
+        ValueError: the shapes do not fit, a group is none of those that there are, or the sum of all sizes times the
+            weight of all events is not below 2^60.
         MemoryError: 512 bytes a word of each group cannot be had.
     """
     cdef int64_t n = sizes.shape[0], count = fixed.shape[0], i
     cdef int status
     cdef c_partition items
-    if max(heavy, light, joined) >= 1 << 60:
-        raise ValueError("weights must be below 2^60")
-    describe_items(&items, sizes, counts, sets, groups, heavy_words, 4 * heavy, 4 * light, 4 * joined)
-    items.heavy_weight, items.light_weight, items.joined = heavy, light, joined
+    describe_items(&items, sizes, counts, sets, groups, weights, joined, 4)
     items.least, items.most = least, most
     for i in range(n):
         if not 0 <= groups[i] < count:

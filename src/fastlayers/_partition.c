@@ -10,6 +10,11 @@
 
 static void *allocate(int64_t items, size_t size) { return malloc(items ? (size_t)items * size : 1); }
 
+/* What it adds to the cost to merge two groups, and the size of what they become. */
+struct offer {
+    int64_t cost, bytes;
+};
+
 /* Groups of partition_merge, each at the number of its first member. */
 struct merging {
     const struct partition *items;
@@ -20,35 +25,42 @@ struct merging {
     int64_t *members; /* [n] */
     int64_t *weights; /* [n] of the events */
     int64_t *costs;   /* [n] */
-    int64_t *best;    /* [n] what it costs to merge with ... */
-    int32_t *partner; /* [n] ... this later one, the cheapest; -1 for none */
-    bool *stale;      /* [n] the partner is another group by now, and no later one costs less than best */
+    struct offer *best; /* [n] for merging with ... */
+    int32_t *partner;   /* [n] ... this later one, the best; -1 for none */
+    bool *stale;        /* [n] the partner is another group by now, and no later one is better than best */
 };
 
 INLINE int64_t weigh(const struct partition *items, const uint64_t *a, const uint64_t *b)
 {
-    int64_t heavy = 0, light = 0;
-    for (int64_t w = 0; w < items->heavy; w++)
-        heavy += __builtin_popcountll(a[w] | b[w]);
-    for (int64_t w = items->heavy; w < items->words; w++)
-        light += __builtin_popcountll(a[w] | b[w]);
-    return heavy * items->heavy_weight + light * items->light_weight;
+    int64_t weight = 0;
+    for (int64_t w = 0; w < items->words; w++)
+        weight += items->weights[w] * __builtin_popcountll(a[w] | b[w]);
+    return weight;
 }
 
-/* What it adds to the cost to merge two groups; -1 where they would be too large, or where it is not below `most`. */
-INLINE int64_t added(const struct merging *m, int32_t a, int32_t b, int64_t most)
+INLINE bool precedes(struct offer a, struct offer b) { return a.cost != b.cost ? a.cost < b.cost : a.bytes < b.bytes; }
+
+/* If to merge two groups is better than *best, it is *best; whether it is. Too large a group is not made. */
+INLINE bool improve(const struct merging *m, int32_t a, int32_t b, struct offer *best)
 {
     const struct partition *items = m->items;
-    int64_t size = m->sizes[a] + m->sizes[b], words = items->words, costs = m->costs[a] + m->costs[b];
-    if (items->most && size > items->most)
-        return -1;
+    int64_t words = items->words, costs = m->costs[a] + m->costs[b];
+    struct offer offer = {.bytes = m->sizes[a] + m->sizes[b]};
+    if (items->most && offer.bytes > items->most)
+        return false;
     int64_t weight = m->weights[a] > m->weights[b] ? m->weights[a] : m->weights[b]; /* the union has no less */
-    if (size * (weight + items->joined) - costs >= most)
-        return -1;
+    offer.cost = offer.bytes * (weight + items->joined) - costs;
+    if (!precedes(offer, *best))
+        return false;
     weight = weigh(items, m->sets + a * words, m->sets + b * words);
-    int64_t more = size * (weight + items->joined) - costs;
-    return more < most ? more : -1;
+    offer.cost = offer.bytes * (weight + items->joined) - costs;
+    if (!precedes(offer, *best))
+        return false;
+    *best = offer;
+    return true;
 }
+
+static const struct offer NONE = {INT64_MAX, INT64_MAX};
 
 /* Find the best partner of the group at place `at` of alive, among those behind it. */
 INLINE void look(struct merging *m, int64_t at)
@@ -56,14 +68,10 @@ INLINE void look(struct merging *m, int64_t at)
     int32_t a = m->alive[at];
     m->partner[a] = -1;
     m->stale[a] = false;
-    m->best[a] = INT64_MAX;
-    for (int64_t k = at + 1; k < m->left; k++) {
-        int64_t more = added(m, a, m->alive[k], m->best[a]);
-        if (more >= 0) {
-            m->best[a] = more;
+    m->best[a] = NONE;
+    for (int64_t k = at + 1; k < m->left; k++)
+        if (improve(m, a, m->alive[k], m->best + a))
             m->partner[a] = m->alive[k];
-        }
-    }
 }
 
 MULTIVERSION
@@ -73,15 +81,15 @@ static void look_all(struct merging *m)
         look(m, at);
 }
 
-/* The cheapest pair. A partner that is stale is looked for anew only where its group would be chosen. */
+/* The best pair. A partner that is stale is looked for anew only where its group would be chosen. */
 MULTIVERSION
-static bool cheapest(struct merging *m, int32_t *first, int32_t *second)
+static bool best_pair(struct merging *m, int32_t *first, int32_t *second)
 {
     for (;;) {
         int64_t chosen = -1;
         for (int64_t at = 0; at < m->left; at++) {
             int32_t a = m->alive[at];
-            if (m->partner[a] >= 0 && (chosen < 0 || m->best[a] < m->best[m->alive[chosen]]))
+            if (m->partner[a] >= 0 && (chosen < 0 || precedes(m->best[a], m->best[m->alive[chosen]])))
                 chosen = at;
         }
         if (chosen < 0)
@@ -94,7 +102,7 @@ static bool cheapest(struct merging *m, int32_t *first, int32_t *second)
     }
 }
 
-/* The smallest of the groups that are too small, with its cheapest partner. */
+/* The smallest of the groups that are too small, with its best partner. */
 MULTIVERSION
 static bool too_small(struct merging *m, int32_t *first, int32_t *second)
 {
@@ -104,17 +112,15 @@ static bool too_small(struct merging *m, int32_t *first, int32_t *second)
         if (m->sizes[a] < m->items->least && (small < 0 || m->sizes[a] < m->sizes[small]))
             small = a;
     }
-    int64_t least = INT64_MAX;
+    struct offer best = NONE;
     for (int64_t at = 0; small >= 0 && at < m->left; at++) {
         int32_t a = m->alive[at];
-        int64_t more = a == small ? -1 : added(m, a, small, least);
-        if (more >= 0) {
-            least = more;
+        if (a != small && improve(m, a, small, &best)) {
             *first = a < small ? a : small;
             *second = a < small ? small : a;
         }
     }
-    return least < INT64_MAX;
+    return precedes(best, NONE);
 }
 
 /* The second of two groups goes into the first, which is before it; then whatever was best with one of them. */
@@ -144,13 +150,11 @@ static void merge(struct merging *m, int32_t a, int32_t b)
         if (m->partner[g] < 0)
             continue;
         /* Among equals the partner is the first one. That may be a: but not where it is not known who is the partner. */
-        bool first = !m->stale[g] && a <= m->partner[g];
+        struct offer best = m->best[g];
+        best.bytes += !m->stale[g] && a <= m->partner[g];
         m->stale[g] |= m->partner[g] == a || m->partner[g] == b;
-        if (!before)
-            continue;
-        int64_t more = added(m, g, a, first ? m->best[g] + 1 : m->best[g]);
-        if (more >= 0) {
-            m->best[g] = more;
+        if (before && improve(m, g, a, &best)) {
+            m->best[g] = best;
             m->partner[g] = a;
             m->stale[g] = false;
         }
@@ -186,7 +190,7 @@ int partition_merge(const struct partition *items, int64_t limit, int32_t *group
         m.costs[i] = m.sizes[i] * (m.weights[i] + (m.members[i] > 1 ? items->joined : 0));
     }
     look_all(&m);
-    for (int32_t a, b; m.left > limit ? cheapest(&m, &a, &b) : too_small(&m, &a, &b);) {
+    for (int32_t a, b; m.left > limit ? best_pair(&m, &a, &b) : too_small(&m, &a, &b);) {
         merge(&m, a, b);
         groups[b] = a;
     }
@@ -250,15 +254,9 @@ static int64_t best_group(const struct moving *m, int64_t item)
     const struct partition *items = m->items;
     int64_t words = items->words, size = items->sizes[item], own = m->group[item], members = items->counts[item];
     const uint64_t *set = items->sets + item * words, *here = m->sets + own * words, *once = m->once + own * words;
-    int64_t heavy = 0, light = 0;
-    for (int64_t w = 0; w < words; w++) {
-        int64_t left = __builtin_popcountll(here[w] & ~(once[w] & set[w]));
-        if (w < items->heavy)
-            heavy += left;
-        else
-            light += left;
-    }
-    int64_t without = heavy * items->heavy_weight + light * items->light_weight;
+    int64_t without = 0;
+    for (int64_t w = 0; w < words; w++)
+        without += items->weights[w] * __builtin_popcountll(here[w] & ~(once[w] & set[w]));
     int64_t saved = cost(items, m->sizes[own], weigh(items, here, here), m->members[own]) -
                     cost(items, m->sizes[own] - size, without, m->members[own] - members);
     if (m->entries[own] > 1 && items->least && m->sizes[own] - size < items->least)
@@ -348,11 +346,6 @@ struct settling {
     int64_t *above;  /* [count + 1] bytes of a group and of all groups above it */
 };
 
-INLINE int64_t event_weight(const struct partition *items, int64_t word)
-{
-    return word < items->heavy ? items->heavy_weight : items->light_weight;
-}
-
 static void put(struct settling *s, int64_t item, int64_t group, int sign)
 {
     const struct partition *items = s->m.items;
@@ -365,8 +358,8 @@ static void put(struct settling *s, int64_t item, int64_t group, int sign)
                 now = group;
             while (sign < 0 && now < s->m.count && !s->m.uses[now * 64 * words + event])
                 now++;
-            s->starts[was] -= event_weight(items, w);
-            s->starts[now] += event_weight(items, w);
+            s->starts[was] -= items->weights[w];
+            s->starts[now] += items->weights[w];
             s->first[event] = (int32_t)now;
         }
 }
@@ -384,7 +377,7 @@ static int64_t best_place(struct settling *s, int64_t item, int64_t own, const u
     memset(s->sooner, 0, (size_t)(count + 1) * sizeof *s->sooner);
     for (int64_t w = 0; w < words; w++)
         for (uint64_t left = set[w]; left; left &= left - 1)
-            s->sooner[s->first[64 * w + __builtin_ctzll(left)]] += event_weight(items, w);
+            s->sooner[s->first[64 * w + __builtin_ctzll(left)]] += items->weights[w];
     s->above[count] = 0;
     for (int64_t g = count - 1; g >= 0; g--) {
         s->above[g] = s->above[g + 1] + m->sizes[g];

@@ -11,7 +11,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-__all__ = ["BASE32", "HASH_PART", "Succession", "package_name", "package_version", "store_name", "successions"]
+__all__ = [
+    "BASE32",
+    "HASH_PART",
+    "Succession",
+    "package_name",
+    "package_stem",
+    "package_version",
+    "store_name",
+    "successions",
+]
 
 BASE32 = "0123456789abcdfghijklmnpqrsvwxyz"
 HASH_PART = f"[{BASE32}]{{32}}-"  # a regular expression, the hyphen included
@@ -51,6 +60,12 @@ def package_version(path: str) -> str:
     """
     name = store_name(path)
     return "".join(_VERSION.findall(name))[1:] or name
+
+
+def package_stem(path: str) -> str:
+    """The name up to its version: ``openssl`` of ``openssl-3.0.2-dev``; all of it where it has none."""
+    name = store_name(path)
+    return _VERSION.split(name, maxsplit=1)[0] or name
 
 
 class Succession(NamedTuple):

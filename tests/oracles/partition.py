@@ -1,8 +1,8 @@
 """Items into groups at the least cost, by the definition: slow, obvious, sets and lists.
 
 A group costs its size times the weight of all that may happen to one of its members, and ``joined`` more if it has
-several. The two groups that are cheapest to merge are merged until few enough are left; then each item in turn goes
-where it costs least, until none moves.
+several. The two groups that are cheapest to merge (of those the smallest ones) are merged until few enough are left;
+then each item in turn goes where it costs least, until none moves.
 
 Groups that lie on each other cost besides, each its size times the weight of all that may happen to it or below it.
 """
@@ -46,18 +46,18 @@ def partition(
 
     groups = [[i] for i in range(len(items))]
 
-    def merged(a: list[int], b: list[int]) -> tuple[int, int, int] | None:
+    def merged(a: list[int], b: list[int]) -> tuple[int, int, int, int] | None:
         if most and size(a + b) > most:
             return None
-        return price(a + b) - price(a) - price(b), min(a + b), max(min(a), min(b))
+        return price(a + b) - price(a) - price(b), size(a + b), min(a + b), max(min(a), min(b))
 
     while True:
         pairs = [(a, b) for a, b in combinations(groups, 2) if merged(a, b)]
         if len(groups) <= limit:
             small = min((g for g in groups if size(g) < least), key=lambda g: (size(g), min(g)), default=None)
             pairs = [(a, b) for a, b in pairs if small in (a, b)]
-            # the cheapest, or of those the one whose other group has the lowest number
-            pairs.sort(key=lambda pair: (merged(*pair)[0], min(min(g) for g in pair if g is not small)))
+            # the cheapest, or of those the smallest, or the one whose other group has the lowest number
+            pairs.sort(key=lambda pair: (*merged(*pair)[:2], min(min(g) for g in pair if g is not small)))
         else:
             pairs.sort(key=lambda pair: merged(*pair))
         if not pairs:

@@ -116,13 +116,16 @@ def test_objective_of_layers(seed: int) -> None:
     for i in range(n):
         path = path_of(i, int(closure.paths[i].rpartition(".")[2]))
         below[path] = {path}.union(*(below[other] for other in closure.references(closure.index(path))))
-    names = sorted({package_version(path) for path in closure.paths})
+    versions = {path: package_version(path) for path in closure.paths}
+    shared = {version for version, times in Counter(versions.values()).items() if times > 1}  # each has its own name
+    names = [*closure.paths, *sorted(shared)]
     events = [
-        {names.index(package_version(other)) for path in layer for other in below[path]}
+        {names.index(other) for path in layer for other in below[path]}
+        | {names.index(versions[other]) for path in layer for other in below[path] if versions[other] in shared}
         | {len(names) + k for path in layer for k in range(history.updates) if history.changed[path] >> k & 1}
         for layer in layers
     ]
-    weights = dict.fromkeys(range(len(names)), 1) | {len(names) + k: 8 for k in range(history.updates)}
+    weights = dict.fromkeys(range(len(names)), 1) | {len(names) + k: 16 for k in range(history.updates)}
     bytes_of = [sum(sizes[int(path.partition("-p")[2].partition("-")[0])] for path in layer) for layer in layers]
     made = order_layers(closure, layers, history=history)
     found = cost([layers.index(layer) for layer in made], bytes_of, events, weights)

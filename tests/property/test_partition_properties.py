@@ -52,7 +52,11 @@ def some_wishes(rng: random.Random) -> tuple[Weights, int, int]:
 
 def named(weights: Weights, least: int, most: int) -> dict[str, int]:
     """The same, as the kernels take them."""
-    return {"heavy": weights[0], "light": weights[1], "joined": weights[2], "least": least, "most": most}
+    return {"joined": weights[2], "least": least, "most": most}
+
+
+def of_words(weights: Weights, heavy_words: int, light_words: int) -> NDArray[np.int64]:
+    return np.array([weights[0]] * heavy_words + [weights[1]] * light_words)
 
 
 @given(st.integers(0, 10**9))
@@ -68,7 +72,7 @@ def test_partition(seed: int) -> None:
         *arrays(items, heavy_words, light_words),
         groups,
         limit,
-        heavy_words=heavy_words,
+        weights=of_words(weights, heavy_words, light_words),
         **named(weights, least, most),
         passes=passes,
     )
@@ -94,7 +98,7 @@ def test_settle(seed: int) -> None:
         *arrays(items, heavy_words, light_words),
         moved,
         np.array(fixed, dtype=np.uint8),
-        heavy_words=heavy_words,
+        weights=of_words(weights, heavy_words, light_words),
         **named(weights, least, most),
         passes=passes,
     )

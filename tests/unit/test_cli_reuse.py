@@ -117,7 +117,7 @@ def test_diff_of_images_in_a_registry(folder: Path, registry: FakeRegistry, capf
 def test_explain(folder: Path, images: list[str], capfd: pytest.CaptureFixture[str]) -> None:
     assert squeezed(printed(capfd, "explain", "graph.json", "lib")) == [
         LIB, "layer 2 of 3, path 1 of 1", "refers to 1 of 3 paths, referred to by 1",
-        "2 of 3 versions in the closure are its own or below it: when one changes, so does it",
+        "2 of 3 packages in the closure are its own or below it: when one changes, so does it",
         "alone: whatever shared its layer would be sent again with it"]  # fmt: skip
     lines = squeezed(printed(capfd, "explain", "graph.json", "--strategy", "popularity"))
     assert lines[0] == "graph.json, popularity/1: 3 layers, 1.8 kB"

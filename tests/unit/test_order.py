@@ -140,6 +140,22 @@ def test_history_follows_names() -> None:
     assert history.bits([path("a-2", "3"), other]) == [0b11, 0]
 
 
+def test_a_package_that_is_gone_for_a_while_has_its_past_again() -> None:
+    one, two, three = (path(f"a-{k}", str(k)) for k in (1, 2, 3))
+    other, second = path("b-1", "1"), path("b-2", "2")
+    history = learn([[one, other], [two, other], [other], [second], [second, three]])
+    assert (history.updates, history.changed, history.gone) == (4, {second: 0b100, three: 0b1001}, {})
+    gone = learn([[one, other], [other]])
+    assert gone.gone == {one: 0}
+    assert gone.followed_by([other, one]).changed == {other: 0, one: 0b10}  # the very path
+    assert gone.followed_by([two]).changed == {two: 0b10}
+
+
+def test_a_closure_without_a_path_tells_nothing() -> None:
+    one, two = path("a-1", "1"), path("a-2", "2")
+    assert learn([[], [one], [], [two], []]) == learn([[one], [two]])
+
+
 def kernel(sizes: list[int], sets: list[list[int]], weights: list[int]) -> list[int]:
     order = np.empty(len(sizes), dtype=np.int32)
     _core.order_layers(

@@ -303,7 +303,7 @@ def test_a_guided_plan_is_not_explained_by_what_did_not_make_it(chain: Closure) 
     )
     same = plan_layers(chain, 3, guidance=Guidance(previous=plan_layers(chain, 3).layers))
     assert same.guided
-    assert "versions in the closure are its own or below it" in explain_path(stack_of_plan("p", same), A, chain)[-2]
+    assert "packages in the closure are its own or below it" in explain_path(stack_of_plan("p", same), A, chain)[-2]
     edited = stack_of_plan("plan", replace(made, guided=False))
     assert "makes another plan of this closure: it was edited, or" in explain_path(edited, A, chain)[-1]
     image = stack_of_plan("plan", LayerPlan(made.layers, made.strategy))

@@ -72,7 +72,8 @@ def add_planning(parser: Parser) -> None:
         "--history",
         action="append",
         metavar="FILE|IMAGE",
-        help="Learn which paths change together from earlier closures, a document a line, or images; oldest first.",
+        help="Learn which paths change together from earlier closures, a document a line, or images; oldest first. "
+        "It belongs with --previous.",
     )
     complete(history, complete_file)
     rules = parser.add_argument(

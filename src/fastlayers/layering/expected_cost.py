@@ -5,11 +5,12 @@ size times how often anything in it changes, and the plan is to cost little:
 
     cost(layer) = size * (events of its paths, each counted once, by their weight; and ``joined``, if it has several)
 
-The events of a path are what makes it change. Where nothing is known, these are the versions below it: a path changes
-when it, or anything that it refers to, is released anew, and paths of one version are outputs of one source more often
-than not. An update of the past in which the path changed is one more event, of eight times the weight: releases come
-together, and what was released often will be again. ``joined`` stands for other images of the same packages: these
-have a path alone in a layer too, but hardly the very same group.
+The events of a path are what makes it change. Where nothing is known, these are the packages below it and their
+versions: a path changes when it, or anything that it refers to, is released anew, and packages of one version are
+released together more often than others (``releases.py``). An update of the past in which the path changed is one more
+event, of eight times the weight of a package and its version: releases come together, and what was released often will
+be again. ``joined`` stands for other images of the same packages: these have a path alone in a layer too, but hardly
+the very same group.
 
 Layers come to be from the bottom up: the two that are cheapest to merge are merged, until the limit holds (Ward's
 method, with this cost). Then paths are moved, one by one, to where they cost least, until none moves. Where a history
@@ -24,7 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,23 +34,24 @@ from numpy.typing import NDArray
 from .. import _core
 from ..closure import UNKNOWN, Closure
 from ..errors import PlanError
-from ..store_path import package_version, store_name
+from ..store_path import store_name
 from .guidance import Guidance
 from .history import ChangeHistory
 from .order import order_layers
 from .plan import LayerPlan
+from .releases import releases_of
 
 __all__ = ["VERSION", "explain", "split"]
 
 VERSION = 1
 
-_PAST, _LIKELY = 8, 1  # weights of an update of the past, and of a version below
+_PAST, _VERSION, _PACKAGE = 24, 2, 1  # weights of an update of the past, and of a version and a package below
 _SHARED = 32  # `joined` is the weight of one in so many events: of an image of which no past is known ...
 _SHARED_PAST = 128  # ... and of one that is known to be updated
 _HORIZON = 8  # updates within which a new plan for everything has to pay
 _UPDATES = 512  # of the past that are looked at, the newest
 _ITEMS = 4096  # more paths than that are joined by what is near in the graph, before any are compared
-_EVENTS = 4096  # more versions than that share a bit with neighbours in the alphabet
+_EVENTS = 2048  # more versions, or packages, than that share a bit with neighbours in the alphabet
 _PASSES = 8
 _ROUNDS = 2  # of moving paths for an order, and putting layers in order again
 _SUM = 1 << 62  # the kernel's sums stay below it
@@ -60,36 +63,34 @@ class _Items:
     """What is distributed over layers.
 
     Attributes:
-        paths: m nodes, sorted by name.
+        paths: m nodes, sorted by name, then by size.
         sizes: int64, shape (m,).
-        past: uint64, shape (m, words): in which updates a path changed, a bit each.
-        likely: uint64, shape (m, words): the versions that it or what is below it has, a bit each.
-        events: how many versions there are, or bits for them.
+        sets: uint64, shape (m, words): what makes a path change, a bit each: updates of the past in which it did, then
+            versions, then packages, that it or what is below it has.
+        weights: int64, shape (words,): of the bits in each word.
+        releases: the weight of all versions and packages.
+        updated: whether an update of the past is known.
     """
 
     paths: Sequence[str]
     sizes: NDArray[np.int64]
-    past: NDArray[np.uint64]
-    likely: NDArray[np.uint64]
-    events: int
+    sets: NDArray[np.uint64]
+    weights: NDArray[np.int64]
+    releases: int
+    updated: bool
 
     @property
     def joined(self) -> int:
         """The weight of several paths in a layer."""
-        return self.events * _LIKELY // (_SHARED_PAST if self.past.shape[1] else _SHARED)
+        return self.releases // (_SHARED_PAST if self.updated else _SHARED)
 
     def some(self, rows: NDArray[np.int64]) -> _Items:
         """These rows alone."""
-        names = [self.paths[i] for i in rows.tolist()]
-        return _Items(names, self.sizes[rows], self.past[rows], self.likely[rows], self.events)
+        return replace(self, paths=[self.paths[i] for i in rows.tolist()], sizes=self.sizes[rows], sets=self.sets[rows])
 
     def cost(self, layers: Sequence[NDArray[np.int64]]) -> int:
         """Of layers, without ``joined``."""
-        total = 0
-        for rows in layers:
-            weight = _PAST * _weight(self.past[rows]) + _LIKELY * _weight(self.likely[rows])
-            total += int(self.sizes[rows].sum()) * weight
-        return total
+        return sum(int(self.sizes[rows].sum()) * _weight(self.sets[rows], self.weights) for rows in layers)
 
 
 def split(
@@ -144,13 +145,14 @@ def _all_differ(layer: Sequence[str]) -> bool:
 
 def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) -> _Items:
     """What rows of a closure are, sorted by name: with every update hash parts change, and must not decide anything."""
-    rows = np.array(sorted(rows.tolist(), key=lambda i: _name_and_hash(closure.paths[i])), dtype=np.int64)
+    told = closure.nar_sizes.tolist()
+    key = {i: (store_name(closure.paths[i]), told[i], closure.paths[i]) for i in rows.tolist()}
+    rows = np.array(sorted(key, key=key.__getitem__), dtype=np.int64)
     sizes = np.maximum(closure.nar_sizes[rows], 1)
     if (closure.nar_sizes[rows] == UNKNOWN).any():  # then all count alike
         sizes = np.ones(len(rows), dtype=np.int64)
     if sum(sizes.tolist()) > _LARGEST:
         raise PlanError(f"NAR sizes of more than {_LARGEST} bytes in all cannot be planned")
-    likely, events = _versions_below(closure)
     bits = history.bits(closure.paths)
     updates = min(history.updates, _UPDATES)
     words = -(-updates // 64)
@@ -159,19 +161,22 @@ def _items(closure: Closure, rows: NDArray[np.int64], history: ChangeHistory) ->
         recent = bits[i] >> (history.updates - updates)
         if recent:
             past[k] = np.frombuffer(recent.to_bytes(8 * words, "little"), dtype="<u8")
-    return _Items([closure.paths[i] for i in rows.tolist()], sizes, past, likely[rows], events)
+    releases, weights = _releases_below(closure)
+    return _Items(
+        [closure.paths[i] for i in rows.tolist()],
+        sizes,
+        np.concatenate([past, releases[rows]], axis=1),
+        np.concatenate([np.full(words, _PAST), weights]),
+        _weight(releases, weights),
+        updates > 0,
+    )
 
 
-def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
-    """A bit for each version that a node or anything below it has; and how many bits there are."""
-    own = [package_version(path) for path in closure.paths]
-    names = sorted(set(own))
-    events = min(len(names), _EVENTS)
-    number = {name: k * events // len(names) for k, name in enumerate(names)}
-    words = max(-(-events // 64), 1)
-    sets = np.zeros((len(closure), words), dtype=np.uint64)
-    bits = np.array([number[name] for name in own], dtype=np.int64)
-    sets[np.arange(len(closure)), bits // 64] = np.uint64(1) << (bits % 64).astype(np.uint64)
+def _releases_below(closure: Closure) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """A bit for each version and each package that a node or anything below it has; and the weight of each word."""
+    versions, packages = map(_bits, releases_of(closure.paths))
+    sets = np.concatenate([versions, packages], axis=1)
+    words = sets.shape[1]
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     block = 8  # words; the kernel is written for so many
@@ -179,7 +184,16 @@ def _versions_below(closure: Closure) -> tuple[NDArray[np.uint64], int]:
         part = np.ascontiguousarray(sets[:, first : first + block])
         _core.spread(closure.indptr, closure.indices, order, part, up=True)
         sets[:, first : first + block] = part
-    return sets, events
+    return sets, np.repeat(np.array([_VERSION, _PACKAGE]), [versions.shape[1], packages.shape[1]])
+
+
+def _bits(numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A set for each node, of the one event that has its number."""
+    count = int(numbers.max(initial=0)) + 1
+    bits = (numbers * min(count, _EVENTS) // count).astype(np.uint64)
+    sets = np.zeros((len(numbers), -(-min(count, _EVENTS) // 64)), dtype=np.uint64)
+    sets[np.arange(len(numbers)), bits >> 6] = np.uint64(1) << (bits & 63)
+    return sets
 
 
 def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np.int64]]:
@@ -202,7 +216,7 @@ def _distribute(items: _Items, room: int, guidance: Guidance) -> list[NDArray[np
     again = sum(int(items.sizes[rows].sum()) for rows in anew if tuple(rows.tolist()) not in there)
     more = again - int(items.sizes[loose].sum())
     saved = items.cost(made) - items.cost(anew)
-    update = min(guidance.history.updates, _UPDATES) * _PAST + items.events * _LIKELY  # of that weight, as it were
+    update = min(guidance.history.updates, _UPDATES) * _PAST + items.releases  # of that weight, as it were
     return anew if more * update < saved * _HORIZON else made
 
 
@@ -239,8 +253,7 @@ def _kept(items: _Items, guidance: Guidance, room: int) -> tuple[list[NDArray[np
 def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Guidance) -> list[NDArray[np.int64]]:
     """Distribute rows over at most ``limit`` layers; each layer's rows ascend, layers come by their first."""
     some = items.some(rows)
-    sets = np.concatenate([some.past, some.likely], axis=1)
-    sizes, cells = some.sizes, _cells(some, sets, guidance.max_size)
+    sizes, sets, cells = some.sizes, some.sets, _cells(some, guidance.max_size)
     counts = np.ones(len(rows), dtype=np.int64)
     if cells is not None:
         _check_room(sizes, limit, guidance.max_size)
@@ -249,7 +262,7 @@ def _partition(items: _Items, rows: NDArray[np.int64], limit: int, guidance: Gui
         sets = np.bitwise_or.reduceat(sets[order], starts, axis=0)
         sizes, counts = np.add.reduceat(sizes[order], starts), np.diff(starts, append=len(rows))
     largest_first = np.lexsort((np.arange(len(sizes)), -sizes))
-    scale = _scale(sizes, 64 * sets.shape[1] * _PAST + items.joined)
+    scale = _scale(some)
     groups = np.empty(len(sizes), dtype=np.int32)
     left = _core.partition(
         np.ascontiguousarray(sizes[largest_first] >> scale),
@@ -284,12 +297,10 @@ def _too_many(most: int, needed: int, limit: int) -> PlanError:
     return PlanError(f"layers of at most {most} bytes would be {needed}, more than the {limit} allowed")
 
 
-def _how(items: _Items, guidance: Guidance, scale: int) -> dict[str, int]:
+def _how(items: _Items, guidance: Guidance, scale: int) -> dict[str, Any]:
     """What both kernels are told: how much an event weighs, and how large a layer may be, cut as sizes are."""
     return {
-        "heavy_words": items.past.shape[1],
-        "heavy": _PAST,
-        "light": _LIKELY,
+        "weights": items.weights,
         "joined": items.joined,
         "least": guidance.min_size >> scale,
         "most": max(guidance.max_size >> scale, 1) if guidance.max_size else 0,
@@ -297,10 +308,10 @@ def _how(items: _Items, guidance: Guidance, scale: int) -> dict[str, int]:
     }
 
 
-def _scale(sizes: NDArray[np.int64], weight: int) -> int:
-    """By how many bits sizes are cut, so that the kernel's sums fit."""
-    scale = 0
-    while (int(sizes.sum()) >> scale) * weight >= _SUM:
+def _scale(items: _Items, times: int = 1) -> int:
+    """By how many bits sizes are cut, so that the kernel's sums fit, and so many times them."""
+    scale, weight = 0, times * (64 * int(items.weights.sum()) + items.joined)
+    while (int(items.sizes.sum()) >> scale) * weight >= _SUM:
         scale += 1
     return scale
 
@@ -313,14 +324,13 @@ def _settled(
     groups = np.empty(len(row), dtype=np.int32)
     for number, layer in enumerate(layers):
         groups[[row[path] for path in layer]] = number
-    sets = np.concatenate([items.past, items.likely], axis=1)
     largest_first = np.lexsort((np.arange(len(row)), -items.sizes))
-    scale = _scale(items.sizes, 4 * (64 * sets.shape[1] * _PAST + items.joined))
+    scale = _scale(items, 4)
     moved = np.ascontiguousarray(groups[largest_first])
     _core.settle(
         np.ascontiguousarray(items.sizes[largest_first] >> scale),
         np.ones(len(row), dtype=np.int64),
-        np.ascontiguousarray(sets[largest_first]),
+        np.ascontiguousarray(items.sets[largest_first]),
         moved,
         np.array([frozenset(layer) in before for layer in layers], dtype=np.uint8),
         **_how(items, guidance, scale),
@@ -342,7 +352,7 @@ def _first_fit(sizes: Sequence[int], most: int) -> NDArray[np.int32]:
     return np.array(groups, dtype=np.int32)
 
 
-def _cells(items: _Items, sets: NDArray[np.uint64], most: int) -> NDArray[np.int64] | None:
+def _cells(items: _Items, most: int) -> NDArray[np.int64] | None:
     """Which paths are one item from the start, from 0 without gaps; None for each path by itself.
 
     To compare all pairs of very many paths takes too long. The largest half of the items are paths alone; all others
@@ -357,8 +367,8 @@ def _cells(items: _Items, sets: NDArray[np.uint64], most: int) -> NDArray[np.int
     cells = np.empty(n, dtype=np.int64)
     cells[largest_first[:alone]] = np.arange(alone)
     rest = np.sort(largest_first[alone:])
-    weight = np.bitwise_count(sets[rest]).sum(axis=1, dtype=np.int64)
-    keys = [sets[rest, word] for word in range(sets.shape[1])]
+    weight = np.bitwise_count(items.sets[rest]).sum(axis=1, dtype=np.int64)
+    keys = [items.sets[rest, word] for word in range(items.sets.shape[1])]
     near = rest[np.lexsort((rest, *keys, weight))]
     before = np.cumsum(items.sizes[near]) - items.sizes[near]
     cells[near] = alone + before * (_ITEMS - alone) // int(items.sizes[near].sum())
@@ -380,9 +390,9 @@ def _cut(cells: Sequence[int], sizes: Sequence[int], most: int) -> NDArray[np.in
     return np.array(cut, dtype=np.int64)
 
 
-def _weight(sets: NDArray[np.uint64]) -> int:
-    """How many events a union of sets has."""
-    return int(np.bitwise_count(np.bitwise_or.reduce(sets, axis=0)).sum())
+def _weight(sets: NDArray[np.uint64], weights: NDArray[np.int64]) -> int:
+    """Of the events in a union of sets; one at least."""
+    return int(np.bitwise_count(np.bitwise_or.reduce(sets, axis=0)).astype(np.int64) @ weights)
 
 
 def _name_and_hash(path: str) -> tuple[str, str]:
@@ -398,13 +408,16 @@ def explain(closure: Closure, plan: LayerPlan, path: str) -> list[str]:
         plan: made by this strategy.
         path: in one of its layers.
     """
-    likely, events = _versions_below(closure)
+    sets, weights = _releases_below(closure)
+    packages = sets[:, weights == _PACKAGE]
+    one = np.ones(packages.shape[1], dtype=np.int64)
     layer = next(layer for layer in plan.layers if path in layer)
     rows = [closure.index(each) for each in layer]
-    own = _weight(likely[[closure.index(path)]])
-    lines = [f"{own:,} of {events:,} versions in the closure are its own or below it: when one changes, so does it"]
+    own, every = (_weight(some, one) for some in (packages[[closure.index(path)]], packages))
+    lines = [f"{own:,} of {every:,} packages in the closure are its own or below it: when one changes, so does it"]
     if len(layer) == 1:
         return [*lines, "alone: whatever shared its layer would be sent again with it"]
     largest = sorted((int(closure.nar_sizes[row]), closure.paths[row]) for row in rows if closure.paths[row] != path)
     named = ", ".join(store_name(name) for _, name in reversed(largest[-3:]))
-    return [*lines, f"with {len(layer) - 1:,} others, such as {named}: {_weight(likely[rows]):,} such versions in all"]
+    together = _weight(packages[rows], one)
+    return [*lines, f"with {len(layer) - 1:,} others, such as {named}: {together:,} such packages in all"]

@@ -5,9 +5,9 @@ that has changed upward. So an order costs
 
     sum over all layers of size * (events of it and of all layers below it, each counted once, by their weight)
 
-An event is what makes paths change. Where nothing is known, these are the versions below a path, weight 1: a path
-changes when it, or anything that it refers to, is released anew, and what has one version is released together more
-often than not. An update of the past in which it changed is one more event, of eight times the weight.
+An event is what makes paths change. Where nothing is known, these are the packages below a path, weight 1, and the
+versions that several packages have (``releases.py``): a path changes when it, or anything that it refers to, is
+released anew. An update of the past in which it changed is one more event, of sixteen times the weight.
 
 To find the best order is scheduling with precedences (1|prec|sum w_j C_j), which is hard. Two orders are made from the
 bottom up and then improved by moves (``_order.h``); the cheaper one counts.
@@ -28,14 +28,14 @@ from numpy.typing import NDArray
 
 from .. import _core
 from ..closure import UNKNOWN, Closure
-from ..store_path import package_version
 from .history import ChangeHistory
+from .releases import releases_of
 
 __all__ = ["VERSION", "order_layers"]
 
 VERSION = 1
 
-_PAST, _LIKELY = 8, 1  # weights of an update of the past, and of a version below, as of expected-cost
+_PAST, _LIKELY = 16, 1  # weights of an update of the past, and of a version or package below
 _HORIZON = 8  # updates within which it has to pay to send more now
 _UPDATES = 512  # of the past that are looked at, the newest
 _CUTS = 4  # places below the first layer that is gone, from which a new order is tried
@@ -87,7 +87,7 @@ class _Events:
     Attributes:
         changes: bool, shape (e, l). Which layers an event changes, at least one.
         weights: int64, shape (e,).
-        total: the weight of an update, as it were: of all updates of the past and all versions.
+        total: the weight of an update, as it were: of all updates of the past and all releases.
     """
 
     changes: NDArray[np.bool_]
@@ -134,9 +134,9 @@ def _sizes(closure: Closure, layer_of: NDArray[np.int64]) -> list[int]:
 
 def _events(closure: Closure, layer_of: NDArray[np.int64], count: int, history: ChangeHistory) -> _Events:
     """Events that change the same layers are one, with the sum of their weights."""
-    updates, versions = _updates(closure, layer_of, count, history), _versions(closure, layer_of, count)
-    rows = np.concatenate([updates, versions])
-    weights = np.repeat(np.array([_PAST, _LIKELY]), [len(updates), len(versions)])
+    updates, releases = _updates(closure, layer_of, count, history), _releases(closure, layer_of, count)
+    rows = np.concatenate([updates, releases])
+    weights = np.repeat(np.array([_PAST, _LIKELY]), [len(updates), len(releases)])
     total = max(int(weights.sum()), 1)
     rows, which = np.unique(rows, axis=0, return_inverse=True)
     summed = np.zeros(len(rows), dtype=np.int64)
@@ -161,12 +161,16 @@ def _updates(closure: Closure, layer_of: NDArray[np.int64], count: int, history:
     return np.ascontiguousarray(np.packbits(changes, axis=0, bitorder="little").T).view("<u8")
 
 
-def _versions(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """A version a row: the layers that have it, or refer to what has it."""
-    number: dict[str, int] = {}
-    version = np.array([number.setdefault(package_version(path), len(number)) for path in closure.paths])
-    by_version = np.argsort(version, kind="stable")
-    starts = np.flatnonzero(np.diff(version[by_version], prepend=-1))
+def _releases(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """A package a row, then a version that several packages have: the layers that have it, or what refers to it."""
+    versions, packages = releases_of(closure.paths)
+    of_package = np.zeros(int(packages.max(initial=-1)) + 1, dtype=np.int64)
+    of_package[packages] = versions
+    shared = np.flatnonzero(np.bincount(of_package)[versions] > 1)
+    events = np.concatenate([packages, len(of_package) + versions[shared]])
+    by_event = np.argsort(events, kind="stable")
+    nodes = np.concatenate([np.arange(len(closure)), shared])[by_event]
+    starts = np.flatnonzero(np.diff(events[by_event], prepend=-1))
     order = np.empty(len(closure), dtype=np.int32)
     _core.topological_order(closure.indptr, closure.indices, order)
     blocks = []
@@ -176,7 +180,7 @@ def _versions(closure: Closure, layer_of: NDArray[np.int64], count: int) -> NDAr
         columns = (layer_of[members] - first).astype(np.uint64)
         sets[members, columns >> 6] = np.uint64(1) << (columns & 63)
         _core.spread(closure.indptr, closure.indices, order, sets)
-        blocks.append(np.bitwise_or.reduceat(sets[by_version], starts, axis=0))
+        blocks.append(np.bitwise_or.reduceat(sets[nodes], starts, axis=0))
     return np.concatenate(blocks, axis=1).astype("<u8")
 
 
