@@ -16,7 +16,7 @@ __all__ = [
     "HASH_PART",
     "Succession",
     "package_name",
-    "package_stem",
+    "package_release",
     "package_version",
     "store_name",
     "successions",
@@ -58,14 +58,18 @@ def package_version(path: str) -> str:
     Outputs of one source have one version. Distributions of Python's have nothing in common by theirs, so that theirs
     is the whole name.
     """
-    name = store_name(path)
-    return "".join(_VERSION.findall(name))[1:] or name
+    return package_release(path)[0]
 
 
-def package_stem(path: str) -> str:
-    """The name up to its version: ``openssl`` of ``openssl-3.0.2-dev``; all of it where it has none."""
+def package_release(path: str) -> tuple[str, str]:
+    """The version, as :func:`package_version` gives it, and the name before it: all of the name where it has none.
+
+    >>> package_release("/nix/store/7z8xw1hq3sj929nd42amzfprnamgmbkz-openssl-3.0.2-dev")
+    ('3.0.2', 'openssl')
+    """
     name = store_name(path)
-    return _VERSION.split(name, maxsplit=1)[0] or name
+    before, *_ = _VERSION.split(name, maxsplit=1)
+    return "".join(_VERSION.findall(name))[1:] or name, before or name
 
 
 class Succession(NamedTuple):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ..store_path import package_stem, package_version
+from ..store_path import package_release
 
 __all__ = ["Releases", "releases_of"]
 
@@ -32,8 +32,9 @@ class Releases(NamedTuple):
 
 def releases_of(paths: Sequence[str]) -> Releases:
     """What names tell of some nodes; hash parts decide nothing."""
-    versions = [package_version(path) for path in paths]
-    packages = list(zip(versions, map(package_stem, paths), strict=True))
+    released = list(map(package_release, paths))
+    versions = [version for version, _ in released]
+    packages = ["\0".join(release) for release in released]  # sorted sooner than pairs, and as they are
     of_version = {key: number for number, key in enumerate(sorted(set(versions)))}
     of_package = {key: number for number, key in enumerate(sorted(set(packages)))}
     return Releases(
