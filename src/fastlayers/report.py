@@ -137,10 +137,11 @@ def _table(
 
     rows = [list(map(_printable, row)) for row in cells]
     widths = [max(map(len, [heading, *(row[i] for row in rows)])) for i, (heading, _) in enumerate(columns)]
+    what = next(i for i, (heading, _) in enumerate(columns) if heading in ("what", "why"))
+    widths[what] = max(8, widths[what])
     whole = sum(widths) + 2 * len(columns)
     console = Console(file=file, width=None if file.isatty() else whole)  # a file or a pipe has no width
     # Names give way where the window is narrow; numbers never do.
-    what = next(i for i, (heading, _) in enumerate(columns) if heading in ("what", "why"))
     widths[what] = max(8, min(widths[what], console.width - whole + widths[what]))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for (heading, justify), width in zip(columns, widths, strict=True):
@@ -153,7 +154,8 @@ def _table(
         for title in titles:  # as the table's own it would be broken at its width
             console.print(Text(_printable(title), style="italic"), soft_wrap=True)
         console.print(table)
-    file.write(captured.get())  # rich itself would end the program where nobody reads
+    text = "".join(f"{line.rstrip(' ')}\n" for line in captured.get().splitlines())
+    file.write(text)  # rich itself would end the program where nobody reads
 
 
 def _short(paths: Sequence[str]) -> str:
@@ -345,8 +347,7 @@ def print_explained(stack: LayerStack, lines: Sequence[str], note: str) -> None:
     strategy = f", {stack.plan.strategy}" if stack.plan and stack.plan.strategy else ""
     title = f"{stack.name}{strategy}: {counted(len(stack.layers), 'layer')}, {_megabytes(stack.size)}"
     columns = [("layer", "right"), ("paths", "right"), ("size", "right"), ("holds", "left"), ("why", "left")]
-    _table([title], columns, rows, sys.stdout)
-    print_lines([note] if note else [])
+    _table([title, *([note] if note else [])], columns, rows, sys.stdout)
 
 
 def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None, Replay | None]]) -> None:
@@ -355,6 +356,7 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
     def ratio(part: int, whole: int) -> str:
         return f"{part / whole:.2f}" if whole else "-"
 
+    bound = next((found.bound for _, _, found in reversed(replays) if found is not None), None)
     rows = []
     for name, limit, found in replays:
         row = [name, "" if limit is None else str(limit)]
@@ -367,10 +369,10 @@ def print_replays(names: Sequence[str], replays: Sequence[tuple[str, int | None,
                 ratio(found.by_chain, found.bound),
                 ratio(leaf.by_digest, leaf.bound),
                 _megabytes(found.by_digest),
-                f"leaf: {len(leaf.steps)} of {len(found.steps)}",
+                f"leaf: {len(leaf.steps)} of {len(found.steps)}"
+                + ("" if found.bound == bound else f"; as stored, the bound is {_megabytes(found.bound)}"),
             ]
         rows.append(row)
-    bound = next((found.bound for _, _, found in replays if found is not None), None)
     updates = counted(len(names) - 1, "update")
     title = f"{updates}, {names[0]} to {names[-1]}; the bound is {_megabytes(bound)}"
     columns = [

@@ -34,13 +34,15 @@ Examples:
     complete(sources, complete_file)
     add_planning_of_closures(parser)
     add_reading(parser)
-    html = parser.add_argument("--html", metavar="FILE", help="Write a page instead of printing tables.")
+    html = parser.add_argument(
+        "--html", metavar="FILE", help="Write a page instead of printing tables; - is standard output."
+    )
     complete(html, complete_file)
 
 
 def run(options: argparse.Namespace) -> None:
     """Print the tables, or write the page."""
-    from ..report import print_history
+    from ..report import print_data, print_history
     from ..reuse.page import render_page, write_page
     from ..reuse.update import change_counts, updates_of
 
@@ -49,5 +51,7 @@ def run(options: argparse.Namespace) -> None:
     updates = updates_of(stacks)
     if options.html is None:
         print_history(stacks, updates, change_counts(stacks))
+    elif options.html == "-":
+        print_data([render_page(stacks, updates)])
     else:
         write_page(options.html, render_page(stacks, updates))

@@ -79,7 +79,9 @@ def run(options: argparse.Namespace) -> None:
     reader = read_reader(options, options.history)
     stacks = [stack for source in options.history for stack in reader.read(source)]
     if len(stacks) < 2:
-        raise PlanError(f"{options.history[0]}: one image is no history: name several, the oldest first")
+        raise PlanError(
+            f"{options.history[0]}: one image, plan or closure is no history: name several, the oldest first"
+        )
     rows = []
     if all(stack.closure is None and stack.carries_plan for stack in stacks):
         rows.append(("as it is", None, replay(stacks)))

@@ -115,6 +115,10 @@ def parse_plan(data: bytes) -> LayerPlan:
     """
     try:
         if data.lstrip()[:1] == b"{":
+            if "layers" not in msgspec.json.decode(data, type=dict[str, msgspec.Raw]):
+                raise PlanError(
+                    "not a plan, since it has no layers: `fastlayers plan --format json` makes one of a closure"
+                )
             parsed = msgspec.json.decode(data, type=_Plan)
             if parsed.version != 1:
                 raise PlanError(f"a plan of version {parsed.version}; this release reads version 1")
