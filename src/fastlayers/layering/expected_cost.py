@@ -391,7 +391,7 @@ def _cut(cells: Sequence[int], sizes: Sequence[int], most: int) -> NDArray[np.in
 
 
 def _weight(sets: NDArray[np.uint64], weights: NDArray[np.int64]) -> int:
-    """Of the events in a union of sets; one at least."""
+    """The weight of the events in the union of at least one set."""
     return int(np.bitwise_count(np.bitwise_or.reduce(sets, axis=0)).astype(np.int64) @ weights)
 
 
